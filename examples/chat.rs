@@ -1,0 +1,76 @@
+//! A chat room over SockJS: `cargo run --example chat`, then connect to http://127.0.0.1:8080/chat.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use answerback::clock::{Clock, Timestamp};
+use answerback::net::{self, Listener};
+use answerback::sockjs::{Form, Settings};
+use answerback::transport::{Application, Bell, Conversation, Mount, Next, Opened, Surroundings};
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use warp::Filter;
+
+/// What has been said lately, how much was said before, and the bells of all who listen.
+#[derive(Default)]
+struct Room(VecDeque<Bytes>, usize, Vec<Bell>);
+
+struct Chat(Arc<Mutex<Room>>);
+
+/// A guest is a position in the talk, from the first line kept on.
+struct Guest(Arc<Mutex<Room>>, usize, Bell);
+
+impl Application for Chat {
+    fn open(&self, opened: Opened, _now: Timestamp) -> Box<dyn Conversation> {
+        let mut room = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        room.2.push(opened.bell.clone());
+        Box::new(Guest(Arc::clone(&self.0), room.1, opened.bell))
+    }
+}
+
+impl Conversation for Guest {
+    fn message(&mut self, text: &str, _now: Timestamp) {
+        let mut room = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        room.0.push_back(Bytes::copy_from_slice(text.as_bytes()));
+        if room.0.len() > 1000 {
+            room.0.pop_front();
+            room.1 += 1;
+        }
+        room.2.iter().for_each(Bell::ring);
+    }
+
+    fn next(&mut self, _form: Form, _budget: usize, _now: Timestamp) -> Next {
+        let room = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let unheard = room.0.iter().skip(self.1.saturating_sub(room.1));
+        let lines: Vec<Bytes> = unheard.take(50).cloned().collect();
+        self.1 = self.1.max(room.1) + lines.len();
+        match lines.is_empty() {
+            true => Next::Wait,
+            false => Next::Messages(lines.into()),
+        }
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        None
+    }
+
+    fn closed(&mut self, _now: Timestamp) {
+        let mut room = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        room.2.retain(|bell| !bell.is(&self.2));
+    }
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let (application, around) = (Chat(Arc::default()), Surroundings::new(Clock::System));
+    let chat = Mount::new("/chat", Settings::default(), Arc::new(application), around);
+    let routes = chat
+        .filter()
+        .or(warp::path::end().map(|| "SockJS at /chat"));
+    let (settings, stop) = (net::Settings::default(), CancellationToken::new());
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+    let listener = Listener::bind(address, &settings)?;
+    net::serve(listener, None, warp::service(routes), settings, stop).await;
+    Ok(())
+}

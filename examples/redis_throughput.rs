@@ -1,0 +1,197 @@
+//! Measures the Redis store against a bare loop of the same shape: `redis_throughput URL [ANSWERS] [BYTES]`.
+//!
+//! The bare loop is what the protocol costs at least: one script call an answer (test the host's bit, `XADD`, count),
+//! many in one pipeline, and a reader that walks raw `XREAD` answers. The store is measured from 512 callers of
+//! `append` to a follower on another node (its own connections, the same process).
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "an example owns its tasks and its output"
+)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use answerback::clock::Clock;
+use answerback::results::{Answer, HostId, QueryId, Question, Read, Seq, UserId};
+use answerback::sockjs::Form;
+use answerback::store::redis::{RedisStore, Settings};
+use answerback::store::{CampaignLog, Store, contract};
+use bytes::Bytes;
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+
+/// Callers of `append` at the same time, as agents' requests are.
+const CALLERS: u32 = 512;
+/// Script calls of one pipeline of the bare loop, and pipelines under way.
+const PIPELINE: u32 = 64;
+const PIPELINES: u32 = 8;
+
+const BARE: &str = "if redis.call('HGET', KEYS[1], 'status') ~= 'r' then return 0 end \
+    if redis.call('SETBIT', KEYS[2], ARGV[1], 1) == 1 then return 0 end \
+    redis.call('XADD', KEYS[3], '*', 'h', ARGV[1], 'b', ARGV[2]) \
+    return redis.call('HINCRBY', KEYS[1], 'seq', 1)";
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let mut args = std::env::args().skip(1);
+    let url = args
+        .next()
+        .ok_or("usage: redis_throughput URL [ANSWERS] [BYTES]")?;
+    let answers: u32 = args.next().map_or(Ok(200_000), |n| n.parse())?;
+    let size: usize = args.next().map_or(Ok(1_024), |n| n.parse())?;
+    let body = Bytes::from(format!(r#""host":{{"id":1}},"pad":"{}""#, "x".repeat(size)));
+    for round in 1..=3 {
+        let bare = bare(&url, answers, &body).await?;
+        let (append, end_to_end) = store(&url, answers, &body).await?;
+        let per_second = |took: Duration| f64::from(answers) / took.as_secs_f64();
+        println!(
+            "round {round}: bare {:.0}/s, appended {:.0}/s, followed elsewhere {:.0}/s: {:.0} % of bare",
+            per_second(bare),
+            per_second(append),
+            per_second(end_to_end),
+            100.0 * bare.as_secs_f64() / end_to_end.as_secs_f64(),
+        );
+    }
+    Ok(())
+}
+
+async fn bare(url: &str, answers: u32, body: &Bytes) -> Result<Duration, Failure> {
+    let client = redis::Client::open(url)?;
+    let mut writer = client.get_multiplexed_async_connection().await?;
+    let reader = client.get_multiplexed_async_connection().await?;
+    let keys = ["bare:{1}:m", "bare:{1}:t", "bare:{1}:l"];
+    redis::cmd("DEL").arg(&keys).exec_async(&mut writer).await?;
+    let mut set = redis::cmd("HSET");
+    set.arg(keys[0]).arg("status").arg("r");
+    set.exec_async(&mut writer).await?;
+    let sha: String = redis::cmd("SCRIPT")
+        .arg("LOAD")
+        .arg(BARE)
+        .query_async(&mut writer)
+        .await?;
+    let start = Instant::now();
+    let reading = tokio::spawn(bare_reader(reader, answers));
+    let mut writers = tokio::task::JoinSet::new();
+    for writer_at in 0..PIPELINES {
+        let (mut writer, sha, body) = (writer.clone(), sha.clone(), body.clone());
+        writers.spawn(async move {
+            for first in (writer_at * PIPELINE..answers).step_by((PIPELINE * PIPELINES) as usize) {
+                let mut pipeline = redis::pipe();
+                for host in first..answers.min(first + PIPELINE) {
+                    pipeline.cmd("EVALSHA").arg(&sha).arg(3).arg(&keys);
+                    pipeline.arg(host).arg(body.as_ref());
+                }
+                pipeline.query_async::<Vec<Value>>(&mut writer).await?;
+            }
+            Ok::<_, redis::RedisError>(())
+        });
+    }
+    while let Some(written) = writers.join_next().await {
+        written??;
+    }
+    reading.await??;
+    let took = start.elapsed();
+    redis::cmd("DEL").arg(&keys).exec_async(&mut writer).await?;
+    Ok(took)
+}
+
+async fn bare_reader(
+    mut reader: MultiplexedConnection,
+    answers: u32,
+) -> Result<(), redis::RedisError> {
+    let (mut last, mut seen) = ("0-0".to_owned(), 0);
+    while seen < answers {
+        let mut cmd = redis::cmd("XREAD");
+        cmd.arg("COUNT")
+            .arg(512)
+            .arg("STREAMS")
+            .arg("bare:{1}:l")
+            .arg(&last);
+        let Value::Array(streams) = cmd.query_async(&mut reader).await? else {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
+        };
+        if let Some(Value::Array(stream)) = streams.into_iter().next()
+            && let Some(Value::Array(entries)) = stream.into_iter().nth(1)
+            && let Some(Value::Array(entry)) = entries.last()
+            && let Some(Value::BulkString(id)) = entry.first()
+        {
+            seen += u32::try_from(entries.len()).unwrap_or(0);
+            last = String::from_utf8_lossy(id).into_owned();
+        }
+    }
+    Ok(())
+}
+
+async fn store(url: &str, answers: u32, body: &Bytes) -> Result<(Duration, Duration), Failure> {
+    let node = |name| {
+        let mut settings = Settings::new(url, name, contract::encode);
+        settings.log_bytes_max = 4 << 30;
+        RedisStore::connect(settings)
+    };
+    let (writer, other) = (node("writer").await?, node("reader").await?);
+    let now = Clock::System.now();
+    let question = Question {
+        query_id: QueryId(1),
+        query_name: None,
+        user_id: UserId(1),
+        sql: "select 1".to_owned(),
+        targets: Arc::new((1..=answers).collect()),
+    };
+    let id = writer.create(question, now).await?.id;
+    let log = other.follow(id).await?.ok_or("no log")?;
+    let start = Instant::now();
+    let reading = tokio::spawn(follower(log, u64::from(answers)));
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 1..=CALLERS {
+        let (writer, body) = (Arc::clone(&writer), body.clone());
+        callers.spawn(async move {
+            for host in (caller..=answers).step_by(CALLERS as usize) {
+                let answer = Answer {
+                    host: HostId(host),
+                    failed: false,
+                    body: body.clone(),
+                };
+                writer.append(id, answer, now).await?;
+            }
+            Ok::<_, answerback::store::StoreError>(())
+        });
+    }
+    while let Some(appended) = callers.join_next().await {
+        appended??;
+    }
+    let append = start.elapsed();
+    reading.await?;
+    let end_to_end = start.elapsed();
+    let keys: Vec<String> = [
+        "meta", "claims", "targets", "waiting", "failed", "log", "handed",
+    ]
+    .iter()
+    .map(|key| format!("ab:{{{id}}}:{key}"))
+    .collect();
+    let mut connection = redis::Client::open(url)?
+        .get_multiplexed_async_connection()
+        .await?;
+    redis::cmd("DEL")
+        .arg(&keys)
+        .exec_async(&mut connection)
+        .await?;
+    Ok((append, end_to_end))
+}
+
+async fn follower(log: Arc<CampaignLog>, answers: u64) {
+    let bell = answerback::bell::Bell::default();
+    log.subscribe(bell.clone());
+    let mut cursor = Seq(0);
+    while cursor.0 < answers {
+        match log.read(cursor, Form::RawFrame, 1 << 16) {
+            Read::Slice(_, last) => cursor = last,
+            // Nobody restores here: the log is large enough.
+            Read::End | Read::Evicted { .. } => bell.rung().await,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Load tester for live-query fan-out: an outside client of the server, with a verdict.
+
+mod api;
+mod body;
+mod cli;
+mod crew;
+mod enroll;
+mod epoch;
+mod expect;
+mod fanout;
+mod fleet;
+mod frame;
+mod http1;
+mod link;
+mod message;
+mod metrics;
+mod probe;
+mod process;
+mod publish;
+mod report;
+mod site;
+mod soak;
+mod sockjs;
+mod stats;
+mod storm;
+mod stream;
+mod tally;
+mod target;
+mod transport;
+mod units;
+mod viewer;
+
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the runtime of the test owns the stub's tasks"
+)]
+mod stub;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+
+use cli::{Cli, Command};
+use report::Report;
+use site::Site;
+
+/// Exit status when an expectation was not held.
+const NOT_HELD: u8 = 1;
+/// Exit status when the test could not be run.
+const NOT_RUN: u8 = 3;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NOT_HELD),
+        Err(error) => {
+            // When even the error cannot be told there is only the status left.
+            let _ = writeln!(std::io::stderr(), "loadtest: {error:#}");
+            ExitCode::from(NOT_RUN)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let common = cli.common.clone();
+    let report = runtime.block_on(perform(cli))?;
+    publish(&report, &common)?;
+    Ok(report.held())
+}
+
+/// Runs the subcommand.
+async fn perform(cli: Cli) -> anyhow::Result<Report> {
+    let site = Site::new(cli.common).await?;
+    match &cli.command {
+        Command::Fanout(args) => fanout::run(&site, args).await,
+        Command::Fleet(args) => fleet::run(&site, args).await,
+        Command::Storm(args) => storm::run(&site, args).await,
+        Command::Soak(args) => soak::run(&site, args).await,
+    }
+}
+
+/// Shows the result and writes the page.
+fn publish(report: &Report, common: &cli::Common) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if common.json {
+        serde_json::to_writer_pretty(&mut out, &report.json())?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{}", report.text())?;
+    }
+    if let Some(file) = &common.report {
+        let page = report.html();
+        std::fs::write(file, page).with_context(|| format!("{}", file.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! What Linux tells about a process: CPU time of all its threads, resident memory, open files.
+
+use std::fs;
+
+use anyhow::Context;
+
+/// A process under observation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process(u32);
+
+impl Process {
+    pub(crate) fn new(pid: u32) -> Self {
+        Self(pid)
+    }
+
+    pub(crate) fn own() -> Self {
+        Self(std::process::id())
+    }
+
+    /// Nanoseconds of CPU that all living threads have used.
+    pub(crate) fn cpu_ns(self) -> anyhow::Result<u64> {
+        let tasks = format!("/proc/{}/task", self.0);
+        let mut total = 0;
+        for entry in fs::read_dir(&tasks).with_context(|| format!("no process {}", self.0))? {
+            // A thread may end between the listing and the reading.
+            if let Ok(text) = fs::read_to_string(entry?.path().join("schedstat")) {
+                total += first_number(&text).unwrap_or(0);
+            }
+        }
+        Ok(total)
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn resident_bytes(self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/status", self.0);
+        let text = fs::read_to_string(&path).with_context(|| format!("no process {}", self.0))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(first_number);
+        Ok(kibibytes.context("no VmRSS")? * 1024)
+    }
+
+    /// How many files the process may open.
+    pub(crate) fn open_files_max(self) -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/limits", self.0)).ok()?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"))?;
+        first_number(line)
+    }
+}
+
+/// Fails early, with advice, when so many connections cannot be opened.
+pub(crate) fn ensure_files(connections: usize) -> anyhow::Result<()> {
+    /// Files beside the connections: the runtimes' own and the standard streams.
+    const BESIDE: u64 = 64;
+    let Some(max) = Process::own().open_files_max() else {
+        return Ok(());
+    };
+    let wanted = connections as u64 + BESIDE;
+    anyhow::ensure!(
+        wanted <= max,
+        "{connections} connections need {wanted} open files and the limit is {max}: raise it with `ulimit -n {wanted}`"
+    );
+    Ok(())
+}
+
+fn first_number(text: &str) -> Option<u64> {
+    text.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_cpu_and_memory() {
+        let own = Process::own();
+        assert!(own.resident_bytes().unwrap() > 100_000);
+        assert!(own.open_files_max().unwrap() > 10);
+        let before = own.cpu_ns().unwrap();
+        let mut work = 0_u64;
+        while own.cpu_ns().unwrap() <= before && work < 1_000_000 {
+            work += 1;
+        }
+        assert!(own.cpu_ns().unwrap() > before);
+    }
+
+    #[test]
+    fn too_many_connections_are_refused_with_advice() {
+        let error = ensure_files(usize::MAX / 2).unwrap_err().to_string();
+        assert!(error.contains("ulimit -n"));
+        assert!(Process::new(u32::MAX).cpu_ns().is_err());
+    }
+}

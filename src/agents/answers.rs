@@ -1,0 +1,163 @@
+//! Answers: into the log before the agent hears that they were taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::join;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, timeout};
+use warp::reply::Response;
+
+use super::Agents;
+use super::details::Row;
+use super::distributed::Purpose;
+use super::http::{Ready, Refusal};
+use super::inventory::News;
+use super::wire::Body;
+use super::wire::answer::{Report, Reports, Voice, reports};
+use crate::catalog::entity::Host;
+use crate::clock::Timestamp;
+use crate::results::{CampaignId, HandOut};
+use crate::store::{Appended, StoreError};
+use crate::telemetry::metrics::names;
+
+/// Answers of one body that are built and appended at once. An agent seldom has more than two.
+const APPENDS_AT_ONCE: usize = 16;
+/// How long a store that failed is waited for to take hand-outs back; it is told on a best effort.
+const TAKE_BACK_TIME: Duration = Duration::from_millis(200);
+
+impl Agents {
+    pub(super) async fn write(&self, text: &str, now: Timestamp) -> Result<Response, Refusal> {
+        let body = Body::parse(text);
+        let host = self.identify(&body).await?;
+        self.catalog.presence().touch(host.id, now);
+        if let Some(fault) = body.fault {
+            return Err(fault.into());
+        }
+        let reports = reports(&body)?;
+        let (live, news) = sort(&reports);
+        let (published, ()) = join(
+            self.publish(&host, live, now),
+            self.learn(host.id, news, now),
+        )
+        .await;
+        published?;
+        Ok(Ready::done())
+    }
+
+    /// Appends the answers to their campaigns' logs. If the store fails, the agent keeps all it sent and will send it
+    /// again (what was taken is then a duplicate), so that the hand-outs in question do not count.
+    async fn publish(
+        &self,
+        host: &Host,
+        live: BTreeMap<CampaignId, Report<'_>>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if live.is_empty() {
+            return Ok(());
+        }
+        let voice = Voice::new(host.id, host.hostname(), host.display_name());
+        let mut open: BTreeSet<CampaignId> = live.keys().copied().collect();
+        let mut waiting = live.into_iter();
+        let mut appends = FuturesUnordered::new();
+        let outcome = loop {
+            while appends.len() < APPENDS_AT_ONCE
+                && let Some((id, report)) = waiting.next()
+            {
+                appends.push(self.append(id, &voice, host, report, now));
+            }
+            match appends.next().await {
+                None => break Ok(()),
+                Some((id, Ok(()))) => drop(open.remove(&id)),
+                // The rest would wait for the same store, and the agent for them.
+                Some((_, Err(error))) => break Err(error),
+            }
+        };
+        drop(appends);
+        if outcome.is_err() {
+            let mut taking = FuturesUnordered::new();
+            for id in open {
+                taking.push(self.store.take_back(id, host.id));
+            }
+            let all = async { while taking.next().await.is_some() {} };
+            let _ = timeout(TAKE_BACK_TIME, all).await;
+        }
+        outcome
+    }
+
+    async fn append(
+        &self,
+        id: CampaignId,
+        voice: &Voice,
+        host: &Host,
+        report: Report<'_>,
+        now: Timestamp,
+    ) -> (CampaignId, Result<(), StoreError>) {
+        let active = self.store.active();
+        if let Some(campaign) = active.get(id)
+            && !campaign.targets.contains(host.id.0)
+        {
+            count("not_targeted");
+            return (id, Ok(()));
+        }
+        let (answer, fault) = voice.answer(&report);
+        if let Some(fault) = fault {
+            metrics::counter!(names::ANSWERS_UNREADABLE).increment(1);
+            tracing::warn!(campaign = id.0, host = host.id.0, %fault, "an answer could not be read");
+        }
+        let failed = answer.failed;
+        let began = Instant::now();
+        let appended = self.store.append(id, answer, now).await;
+        metrics::histogram!(names::APPEND_SECONDS).record(began.elapsed());
+        let appended = match appended {
+            Ok(appended) => appended,
+            Err(error) => {
+                count("store_error");
+                return (id, Err(error));
+            }
+        };
+        count(outcome(appended, failed));
+        self.handed.remember(id, host.id, HandOut::Never, active);
+        (id, Ok(()))
+    }
+}
+
+const fn outcome(appended: Appended, failed: bool) -> &'static str {
+    match appended {
+        Appended::At(_) if failed => "failed",
+        Appended::At(_) => "answered",
+        Appended::Duplicate => "duplicate",
+        Appended::NotTargeted => "not_targeted",
+        Appended::Closed => "closed",
+        Appended::Unknown => "unknown",
+    }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!(names::RESULTS, "outcome" => outcome).increment(1);
+}
+
+/// Parts answers to campaigns from what the host says of itself. Names that were never given out are counted.
+fn sort<'a>(reports: &Reports<'a>) -> (BTreeMap<CampaignId, Report<'a>>, News) {
+    let mut live = BTreeMap::new();
+    let mut news = News::default();
+    for (name, report) in reports {
+        match Purpose::of(name) {
+            Some(Purpose::Live(id)) => drop(live.insert(id, *report)),
+            // A failed query leaves what is known as it was.
+            Some(Purpose::Detail(_) | Purpose::Label(_)) if report.failure().is_some() => {}
+            Some(Purpose::Detail(query)) => {
+                let rows = report.rows().map(Row::read_all).unwrap_or_default();
+                news.details.push((query.to_owned(), rows));
+            }
+            Some(Purpose::Label(id)) => {
+                let rows = report.rows().and_then(|rows| rows.elements());
+                let mut found = rows.into_iter().flatten().flatten();
+                news.labels.push((id, found.any(|row| !row.is_null())));
+            }
+            None => count("unknown_name"),
+        }
+    }
+    (live, news)
+}

@@ -1,0 +1,274 @@
+//! Paths, bodies and refusals in the shapes that osquery knows.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use warp::filters::BoxedFilter;
+use warp::path::FullPath;
+use warp::reply::Response;
+use warp::{Filter, Reply as _};
+
+use super::Agents;
+use super::wire::answer::json;
+use super::wire::{self, Fault};
+use crate::limits::rate::Wait;
+use crate::net::ConnInfo;
+use crate::net::body::{self, BodyError};
+use crate::store::StoreError;
+use crate::telemetry::metrics::names;
+
+/// A route of the face.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Enroll,
+    Config,
+    Read,
+    Write,
+    Log,
+    Carve,
+    Unknown,
+}
+
+impl Route {
+    /// The route of a path; none if the path belongs to another face.
+    fn of(path: &str) -> Option<Self> {
+        let below = |prefix| path.strip_prefix(prefix);
+        let name = below("/api/osquery/").or_else(|| below("/api/v1/osquery/"))?;
+        Some(match name.strip_suffix('/').unwrap_or(name) {
+            "distributed/read" => Self::Read,
+            "distributed/write" => Self::Write,
+            "enroll" => Self::Enroll,
+            "config" => Self::Config,
+            "log" => Self::Log,
+            "carve/begin" | "carve/block" => Self::Carve,
+            _ => Self::Unknown,
+        })
+    }
+}
+
+/// Answers everything below `/api/osquery/` and `/api/v1/osquery/`; rejects other paths as not found, with the
+/// body untouched.
+pub fn routes(agents: Arc<Agents>) -> BoxedFilter<(Response,)> {
+    let own = |path: FullPath| {
+        let route = Route::of(path.as_str());
+        std::future::ready(route.ok_or_else(warp::reject::not_found))
+    };
+    warp::path::full()
+        .and_then(own)
+        .and(warp::method())
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<ConnInfo>())
+        .and(warp::body::stream())
+        .then(move |route, method, headers, info, stream| {
+            let agents = Arc::clone(&agents);
+            async move {
+                let call = agents.call(route, &method, &headers, info, stream);
+                call.await.unwrap_or_else(|refusal| refusal.response())
+            }
+        })
+        .boxed()
+}
+
+impl Agents {
+    async fn call<S, B, E>(
+        &self,
+        route: Route,
+        method: &Method,
+        headers: &HeaderMap,
+        info: Option<ConnInfo>,
+        stream: S,
+    ) -> Result<Response, Refusal>
+    where
+        S: Stream<Item = Result<B, E>>,
+        B: Buf,
+    {
+        if route == Route::Unknown {
+            return Err(Refusal::NotFound);
+        }
+        if *method != Method::POST {
+            return Err(Refusal::Method);
+        }
+        let body = body::read(headers, stream, &self.settings.body).await?;
+        let text = wire::text(&body);
+        let now = self.clock.now();
+        match route {
+            Route::Read => self.read(&text, now).await,
+            Route::Write => self.write(&text, now).await,
+            Route::Config => self.config(&text, now).await,
+            Route::Log => self.log(&text, now).await,
+            Route::Enroll => {
+                let peer = info.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |info| info.peer.ip());
+                let address = self.settings.trusted_proxies.client_address(peer, headers);
+                self.enroll(&text, address, now).await
+            }
+            Route::Carve => Err(Refusal::NoCarving),
+            Route::Unknown => Err(Refusal::NotFound),
+        }
+    }
+}
+
+/// Why an agent is not answered what it wants.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// It must enroll first; osquery does so on hearing `node_invalid`.
+    #[error("authentication error: invalid node key")]
+    UnknownNode,
+    /// Its enrolment was refused.
+    #[error("enroll failed: {0}")]
+    Enroll(&'static str),
+    /// Its address has failed to enroll too often.
+    #[error("enroll failed: {0}")]
+    Limited(#[from] Wait),
+    /// The body is not what the route takes.
+    #[error("bad request: {0}")]
+    Malformed(String),
+    /// The body could not be read.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Too much at once.
+    #[error("try again later")]
+    Busy,
+    /// The system gave no entropy.
+    #[error("no node key could be made")]
+    Entropy,
+    /// osquery's log could not be written.
+    #[error("the log could not be written: {0}")]
+    Log(String),
+    /// osquery's log is larger than the queue before the sink.
+    #[error("the log is too large")]
+    LogTooLarge,
+    /// Carving is not offered.
+    #[error("file carving is not supported by this server")]
+    NoCarving,
+    /// No such route.
+    #[error("not found")]
+    NotFound,
+    /// Every route takes POST.
+    #[error("method not allowed")]
+    Method,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self::Malformed(fault.to_string())
+    }
+}
+
+impl Refusal {
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownNode | Self::Enroll(_) => StatusCode::UNAUTHORIZED,
+            Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Body(fault) => fault.status(),
+            Self::Store(_) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Entropy | Self::Log(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::LogTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoCarving => StatusCode::NOT_IMPLEMENTED,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+
+    /// Whether the agent must enroll again.
+    const fn node_invalid(&self) -> bool {
+        matches!(self, Self::UnknownNode | Self::Enroll(_))
+    }
+
+    fn response(&self) -> Response {
+        match self {
+            Self::Store(error) => {
+                metrics::counter!(names::STORE_ERRORS, "operation" => "agents").increment(1);
+                tracing::warn!(%error, "an agent was turned away");
+            }
+            Self::Limited(_) => metrics::counter!(names::LIMITED, "limit" => "enroll").increment(1),
+            other => tracing::debug!(refusal = %other, "an agent was turned away"),
+        }
+        let error = json(&self.to_string());
+        let body = if self.node_invalid() {
+            format!(r#"{{"error":{error},"node_invalid":true}}"#)
+        } else {
+            format!(r#"{{"error":{error}}}"#)
+        };
+        let mut response = reply(body);
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        match self {
+            Self::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
+            Self::Limited(Wait(wait)) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// A JSON reply.
+pub(super) fn reply(body: impl Into<Bytes>) -> Response {
+    let mut response = http::Response::new(body.into()).into_response();
+    let json = HeaderValue::from_static("application/json; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// Replies that are the same for everybody.
+#[derive(Debug)]
+pub(super) struct Ready {
+    /// To a check-in of a host that a campaign has asked already.
+    accelerated: Bytes,
+}
+
+impl Ready {
+    pub(super) fn new(accelerate_s: u32) -> Self {
+        let accelerated =
+            format!(r#"{{"queries":{{}},"discovery":{{}},"accelerate":{accelerate_s}}}"#);
+        Self {
+            accelerated: accelerated.into(),
+        }
+    }
+
+    /// Nothing to do.
+    pub(super) fn idle() -> Response {
+        reply(Bytes::from_static(br#"{"queries":{},"discovery":{}}"#))
+    }
+
+    /// Nothing to do now, but soon.
+    pub(super) fn accelerated(&self) -> Response {
+        reply(self.accelerated.clone())
+    }
+
+    /// Taken.
+    pub(super) fn done() -> Response {
+        reply(Bytes::from_static(b"{}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_prefixes_lead_to_every_route_and_others_to_none() {
+        assert_eq!(
+            Route::of("/api/osquery/distributed/read"),
+            Some(Route::Read)
+        );
+        assert_eq!(
+            Route::of("/api/v1/osquery/distributed/write/"),
+            Some(Route::Write)
+        );
+        assert_eq!(Route::of("/api/v1/osquery/enroll"), Some(Route::Enroll));
+        assert_eq!(Route::of("/api/osquery/carve/block"), Some(Route::Carve));
+        assert_eq!(Route::of("/api/osquery/"), Some(Route::Unknown));
+        assert_eq!(Route::of("/api/osquery"), None);
+        assert_eq!(Route::of("/api/v1/fleet/queries"), None);
+    }
+}

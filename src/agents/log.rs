@@ -1,0 +1,366 @@
+//! osquery's own logs: scheduled results and status lines, one JSON line each, to where the operator wants them.
+//!
+//! An agent deletes what was acknowledged, so the acknowledgement waits for the sink, and a sink that fails or
+//! cannot keep up makes the agent keep its lines and try again.
+
+mod file;
+
+use std::collections::VecDeque;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use warp::reply::Response;
+
+use self::file::Rotating;
+use super::Agents;
+use super::http::{Ready, Refusal};
+use super::wire::Body;
+use super::wire::rows::write_compact;
+use crate::clock::Timestamp;
+
+/// Bytes that wait for the sink at once; more than a body may have.
+const QUEUE_BYTES: u32 = 64 << 20;
+/// What a body counts for beside its lines.
+const BATCH_BYTES: u32 = 1 << 10;
+/// How long an agent waits for room in the queue before it is told to try again.
+const QUEUE_TIME: Duration = Duration::from_secs(1);
+/// Batches that are written together.
+const WRITE_BATCHES: usize = 256;
+
+/// Where osquery's logs go.
+#[derive(Clone, Debug, Default)]
+pub enum SinkSettings {
+    /// Nowhere; agents are told that they were taken.
+    #[default]
+    Discard,
+    /// The process's standard output, both kinds.
+    Stdout,
+    /// `osquery_result.log` and `osquery_status.log` in a directory, which must exist.
+    Files {
+        /// The directory.
+        directory: PathBuf,
+        /// A file is set aside when it has reached so many bytes.
+        bytes_max: u64,
+        /// So many set-aside files of each kind are kept: `.1` is the newest.
+        kept: u32,
+    },
+}
+
+/// The kinds of log that osquery sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Result,
+    Status,
+}
+
+/// Lines on their way, and who waits for them.
+#[derive(Debug)]
+struct Batch {
+    kind: Kind,
+    lines: Bytes,
+    /// Its share of the queue's bytes.
+    _room: OwnedSemaphorePermit,
+    written: oneshot::Sender<Result<(), String>>,
+}
+
+/// The way to the writer. A blocking job writes while there is anything to write, and no longer: an owner of its
+/// tracker that waits for it knows that everything is written.
+#[derive(Clone, Debug)]
+pub struct LogSink {
+    queue: Option<Arc<Mutex<Queue>>>,
+    room: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+/// What waits, and the writer while it rests.
+#[derive(Debug)]
+struct Queue {
+    waiting: VecDeque<Batch>,
+    writer: Rest,
+}
+
+#[derive(Debug)]
+enum Rest {
+    Resting(Writer),
+    Writing,
+    /// It panicked.
+    Gone,
+}
+
+impl LogSink {
+    /// Opens the sink; `tasks` owns its writing.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn open(settings: &SinkSettings, tasks: &TaskTracker) -> io::Result<Self> {
+        let writer = match settings {
+            SinkSettings::Discard => None,
+            SinkSettings::Stdout => Some(Writer::Stdout),
+            SinkSettings::Files {
+                directory,
+                bytes_max,
+                kept,
+            } => {
+                let open = |name| Rotating::open(directory.join(name), *bytes_max, *kept);
+                let files = [open("osquery_result.log")?, open("osquery_status.log")?];
+                Some(Writer::Files(Box::new(files)))
+            }
+        };
+        let queue = writer.map(|writer| {
+            let (waiting, writer) = (VecDeque::new(), Rest::Resting(writer));
+            Arc::new(Mutex::new(Queue { waiting, writer }))
+        });
+        Ok(Self {
+            queue,
+            room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
+            tasks: tasks.clone(),
+        })
+    }
+
+    /// Completes when the lines are with the operating system.
+    async fn write(&self, kind: Kind, lines: Bytes) -> Result<(), Refusal> {
+        let Some(queue) = self.queue.as_ref().filter(|_| !lines.is_empty()) else {
+            return Ok(());
+        };
+        let size = u32::try_from(lines.len()).unwrap_or(u32::MAX);
+        let size = size.saturating_add(BATCH_BYTES);
+        if size > QUEUE_BYTES {
+            return Err(Refusal::LogTooLarge);
+        }
+        let room = Arc::clone(&self.room).acquire_many_owned(size);
+        let room = timeout(QUEUE_TIME, room).await;
+        let room = room.map_err(|_| Refusal::Busy)?;
+        let (written, outcome) = oneshot::channel();
+        let batch = Batch {
+            kind,
+            lines,
+            _room: room.map_err(|_| Refusal::Busy)?,
+            written,
+        };
+        if let Some(writer) = lock(queue).take_in(batch) {
+            let queue = Arc::clone(queue);
+            self.tasks.spawn_blocking(move || write_all(writer, queue));
+        }
+        let gone = |_| Err("the writer has ended".to_owned());
+        let outcome = outcome.await.unwrap_or_else(gone);
+        outcome.map_err(Refusal::Log)
+    }
+}
+
+impl Queue {
+    /// Adds a batch; the writer if it was resting and is to be set to work.
+    fn take_in(&mut self, batch: Batch) -> Option<Writer> {
+        match std::mem::replace(&mut self.writer, Rest::Writing) {
+            Rest::Resting(writer) => {
+                self.waiting.push_back(batch);
+                return Some(writer);
+            }
+            Rest::Writing => self.waiting.push_back(batch),
+            // Dropping the batch tells whoever waits for it.
+            Rest::Gone => self.writer = Rest::Gone,
+        }
+        None
+    }
+}
+
+fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes batches in the order of their arrival, as many at once as wait, until none waits.
+fn write_all(mut writer: Writer, queue: Arc<Mutex<Queue>>) {
+    let mut end = End {
+        queue,
+        rests: false,
+    };
+    loop {
+        let batches: Vec<Batch> = {
+            let mut queue = lock(&end.queue);
+            if queue.waiting.is_empty() {
+                end.rests = true;
+                queue.writer = Rest::Resting(writer);
+                return;
+            }
+            let count = queue.waiting.len().min(WRITE_BATCHES);
+            queue.waiting.drain(..count).collect()
+        };
+        let outcomes = writer.write(&batches);
+        for (batch, outcome) in batches.into_iter().zip(outcomes) {
+            // Nobody waits if the agent has gone; its lines are written none the less.
+            let _ = batch.written.send(outcome);
+        }
+    }
+}
+
+/// Notices that the writer ended without going back to rest.
+struct End {
+    queue: Arc<Mutex<Queue>>,
+    rests: bool,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if !self.rests {
+            let mut queue = lock(&self.queue);
+            tracing::error!("the writer of osquery's logs has ended");
+            queue.writer = Rest::Gone;
+            queue.waiting.clear();
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Writer {
+    Stdout,
+    /// Results, status.
+    Files(Box<[Rotating; 2]>),
+}
+
+impl Writer {
+    /// Writes each kind's batches together; all of a kind share their fate.
+    fn write(&mut self, batches: &[Batch]) -> Vec<Result<(), String>> {
+        let mut one = |kind| {
+            let lines = batches.iter().filter(|batch| batch.kind == kind);
+            let lines: Vec<&[u8]> = lines.map(|batch| &*batch.lines).collect();
+            let lines = lines.concat();
+            let written = match self {
+                _ if lines.is_empty() => Ok(()),
+                Self::Stdout => {
+                    let mut out = io::stdout().lock();
+                    out.write_all(&lines).and_then(|()| out.flush())
+                }
+                Self::Files(files) => files[kind as usize].write(&lines),
+            };
+            written.map_err(|error| {
+                tracing::error!(%error, ?kind, "osquery's log could not be written");
+                error.to_string()
+            })
+        };
+        let (results, status) = (one(Kind::Result), one(Kind::Status));
+        let outcome = |batch: &Batch| match batch.kind {
+            Kind::Result => results.clone(),
+            Kind::Status => status.clone(),
+        };
+        batches.iter().map(outcome).collect()
+    }
+}
+
+impl Agents {
+    pub(super) async fn log(&self, text: &str, now: Timestamp) -> Result<Response, Refusal> {
+        let body = Body::parse(text);
+        let host = self.identify(&body).await?;
+        self.catalog.presence().touch(host.id, now);
+        let kind = match body.text("log_type").as_deref() {
+            Some("result") => Kind::Result,
+            Some("status") => Kind::Status,
+            _ => return Err(Refusal::Malformed("unknown log_type".to_owned())),
+        };
+        let lines = lines(&body)?;
+        self.sink.write(kind, lines).await?;
+        Ok(Ready::done())
+    }
+}
+
+/// Each element of `data` as one line.
+fn lines(body: &Body<'_>) -> Result<Bytes, Refusal> {
+    if let Some(fault) = body.fault {
+        return Err(fault.into());
+    }
+    let Some(data) = body.member("data") else {
+        return Ok(Bytes::new());
+    };
+    let no_list = || Refusal::Malformed("data is not a list".to_owned());
+    let mut out = Vec::with_capacity(data.raw().len());
+    for element in data.elements().ok_or_else(no_list)? {
+        write_compact(element?, &mut out)
+            .map_err(|fault| Refusal::Malformed(format!("data: {fault}")))?;
+        out.push(b'\n');
+    }
+    Ok(out.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(
+        sink: &LogSink,
+        kind: Kind,
+        lines: &'static str,
+    ) -> impl Future<Output = Result<(), Refusal>> {
+        let sink = sink.clone();
+        async move { sink.write(kind, Bytes::from_static(lines.as_bytes())).await }
+    }
+
+    #[tokio::test]
+    async fn lines_are_in_their_file_when_the_agent_hears_that_they_were_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = SinkSettings::Files {
+            directory: directory.path().to_owned(),
+            bytes_max: 1 << 20,
+            kept: 1,
+        };
+        let tasks = TaskTracker::new();
+        let sink = LogSink::open(&settings, &tasks).unwrap();
+        taken(&sink, Kind::Result, "{\"a\":1}\n").await.unwrap();
+        taken(&sink, Kind::Status, "{\"s\":1}\n").await.unwrap();
+        taken(&sink, Kind::Result, "{\"a\":2}\n").await.unwrap();
+        let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+        assert_eq!(read("osquery_result.log"), "{\"a\":1}\n{\"a\":2}\n");
+        assert_eq!(read("osquery_status.log"), "{\"s\":1}\n");
+        // A stop may wait for the tracker while the sink lives.
+        tasks.close();
+        tasks.wait().await;
+        taken(&sink, Kind::Status, "{\"s\":2}\n").await.unwrap();
+        assert_eq!(read("osquery_status.log"), "{\"s\":1}\n{\"s\":2}\n");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn batches_that_come_together_are_all_written_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = SinkSettings::Files {
+            directory: directory.path().to_owned(),
+            bytes_max: 1 << 20,
+            kept: 1,
+        };
+        let sink = LogSink::open(&settings, &TaskTracker::new()).unwrap();
+        let writes = (0..2_000).map(|_| taken(&sink, Kind::Result, "line\n"));
+        for written in futures_util::future::join_all(writes).await {
+            written.unwrap();
+        }
+        let text = std::fs::read_to_string(directory.path().join("osquery_result.log")).unwrap();
+        assert_eq!(text, "line\n".repeat(2_000));
+    }
+
+    #[tokio::test]
+    async fn a_sink_that_fails_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = SinkSettings::Files {
+            directory: directory.path().to_owned(),
+            bytes_max: 1,
+            kept: 1,
+        };
+        let sink = LogSink::open(&settings, &TaskTracker::new()).unwrap();
+        taken(&sink, Kind::Result, "one\n").await.unwrap();
+        // The next line needs the file set aside, and its directory is gone.
+        directory.close().unwrap();
+        let refusal = taken(&sink, Kind::Result, "two\n").await.unwrap_err();
+        assert!(matches!(refusal, Refusal::Log(_)), "{refusal}");
+    }
+
+    #[test]
+    fn every_element_is_one_line() {
+        let body = Body::parse("{\"data\":[ {\"a\" : \"x\ny\"},\n {\"b\":[1, 2]} ]}");
+        let lines = lines(&body).unwrap();
+        assert_eq!(&lines[..], b"{\"a\":\"x\\u000ay\"}\n{\"b\":[1,2]}\n");
+        assert!(super::lines(&Body::parse(r#"{"data":[{"a" 1}]}"#)).is_err());
+        assert!(super::lines(&Body::parse(r#"{"data":{}}"#)).is_err());
+        assert!(super::lines(&Body::parse("{}")).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,137 @@
+//! The agents' face: what osquery's TLS plugins call, and how their answers reach the store.
+//!
+//! A check-in with nothing to do costs no store call: the node key is found in the catalog, the campaigns in the
+//! store's index of active ones, and what a host was asked lately in memory.
+
+mod answers;
+mod catch_up;
+mod config;
+mod details;
+mod distributed;
+mod enroll;
+mod handed;
+mod http;
+mod inventory;
+pub mod log;
+mod platform;
+pub mod wire;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::agent;
+use crate::catalog::Catalog;
+use crate::catalog::entity::Host;
+use crate::clock::Clock;
+use crate::limits;
+use crate::limits::rate::{Allowance, Rate};
+use crate::net::TrustedProxies;
+use crate::net::body::{Budget, Limits};
+use crate::store::Store;
+
+use catch_up::CatchUp;
+use handed::Handed;
+pub use http::routes;
+use http::{Ready, Refusal};
+use inventory::Inventory;
+pub use log::LogSink;
+use wire::Body;
+
+/// How agents are treated.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What a request body may be.
+    pub body: Limits,
+    /// Whose word is taken for a client's address.
+    pub trusted_proxies: TrustedProxies,
+    /// How often a host is asked about itself.
+    pub detail_interval: Duration,
+    /// How often a host is asked the queries of dynamic labels.
+    pub label_interval: Duration,
+    /// For how many seconds a host that an active campaign targets is told to check in every 5 s, so that the
+    /// next campaign reaches it sooner. 0 for never.
+    pub accelerate_s: u32,
+    /// How often one address may fail to enroll. A good secret is never limited.
+    pub enroll_failures: Allowance,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            body: Limits {
+                bytes: limits::AGENT_BODY_BYTES,
+                time: limits::BODY_TIME,
+                budget: Budget::new(limits::BODIES_BYTES),
+            },
+            trusted_proxies: TrustedProxies::default(),
+            detail_interval: Duration::from_secs(3600),
+            label_interval: Duration::from_secs(3600),
+            accelerate_s: 300,
+            enroll_failures: limits::FAILED_ENROLMENTS_RATE,
+        }
+    }
+}
+
+/// Everything that answering agents takes.
+pub struct Agents {
+    catalog: Arc<Catalog>,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    settings: Settings,
+    sink: LogSink,
+    catch_up: CatchUp,
+    failures: Rate<IpAddr>,
+    handed: Handed,
+    inventory: Inventory,
+    ready: Ready,
+}
+
+impl Agents {
+    /// The face over a catalog and its store. osquery's logs go to `sink`.
+    #[must_use]
+    pub fn new(
+        catalog: Arc<Catalog>,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        settings: Settings,
+        sink: LogSink,
+    ) -> Self {
+        Self {
+            catch_up: CatchUp::default(),
+            failures: Rate::new(settings.enroll_failures, limits::RATE_KEYS, &clock),
+            handed: Handed::default(),
+            inventory: Inventory::new(settings.detail_interval, settings.label_interval),
+            ready: Ready::new(settings.accelerate_s),
+            catalog,
+            store,
+            clock,
+            settings,
+            sink,
+        }
+    }
+
+    /// The host that a body's node key belongs to.
+    async fn identify(&self, body: &Body<'_>) -> Result<Arc<Host>, Refusal> {
+        let Some(node_key) = &body.node_key else {
+            return Err(match body.fault {
+                Some(fault) => Refusal::Malformed(fault.to_string()),
+                None => Refusal::UnknownNode,
+            });
+        };
+        let hash = agent::hash(node_key).ok_or(Refusal::UnknownNode)?;
+        let known = || self.catalog.read().hosts.by_node_key(&hash).cloned();
+        if let Some(host) = known() {
+            return Ok(host);
+        }
+        // It may have enrolled at another node a moment ago.
+        self.catch_up.run(&self.catalog).await?;
+        known().ok_or(Refusal::UnknownNode)
+    }
+}
+
+impl std::fmt::Debug for Agents {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Agents").finish_non_exhaustive()
+    }
+}

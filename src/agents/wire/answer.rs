@@ -1,0 +1,305 @@
+//! What a host reports of each query, and the `result.data` that viewers get for it.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::Write as _;
+
+use super::rows::{RowsFault, write_rows};
+use super::{Body, Fault, Value};
+use crate::results::{Answer, HostId};
+
+/// Bytes that one answer may have in the log. Above what a body may hold, because columns are added to each row.
+pub const ANSWER_BYTES_MAX: usize = 32 << 20;
+/// Bytes of a failed query's message that are kept; SQLite's are short.
+const MESSAGE_BYTES_MAX: usize = 16 << 10;
+
+/// What an agent says of one query.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report<'a> {
+    /// The rows, or `""` for a failed query.
+    pub rows: Option<Value<'a>>,
+    /// 0 for success; a number or a numeric string.
+    pub status: Option<Value<'a>>,
+    /// Why it failed; osquery 4.4.0 and later.
+    pub message: Option<Value<'a>>,
+    /// What it cost; later still.
+    pub stats: Option<Value<'a>>,
+}
+
+/// The reports of one body, by query name.
+pub type Reports<'a> = HashMap<Cow<'a, str>, Report<'a>>;
+
+/// Collects what a `distributed/write` body says of each query. Missing maps count as empty; a query that only
+/// has a status counts as reported.
+///
+/// # Errors
+/// When a map is not JSON, or `queries` is no map.
+pub fn reports<'a>(body: &Body<'a>) -> Result<Reports<'a>, Fault> {
+    let mut reports = Reports::new();
+    if body.member("queries").is_some() {
+        return Err(Fault::Syntax(0));
+    }
+    for (name, rows) in &body.queries {
+        reports.entry(name.clone()).or_default().rows = Some(*rows);
+    }
+    for (name, status) in map(body, "statuses")? {
+        reports.entry(name).or_default().status = Some(status);
+    }
+    for (name, message) in map(body, "messages")? {
+        if let Some(report) = reports.get_mut(&name) {
+            report.message = Some(message);
+        }
+    }
+    for (name, stats) in map(body, "stats")? {
+        if let Some(report) = reports.get_mut(&name) {
+            report.stats = Some(stats);
+        }
+    }
+    Ok(reports)
+}
+
+/// The members of a map; nulls count as missing, and something else than a map as empty.
+fn map<'a>(body: &Body<'a>, name: &str) -> Result<Vec<(Cow<'a, str>, Value<'a>)>, Fault> {
+    let members = body.member(name).and_then(Value::members);
+    let present = |member: &Result<(_, Value<'_>), _>| {
+        !member.as_ref().is_ok_and(|(_, value)| value.is_null())
+    };
+    members.into_iter().flatten().filter(present).collect()
+}
+
+impl<'a> Report<'a> {
+    /// Why the query failed; none if it did not. Never empty: viewers show an empty text as no text.
+    #[must_use]
+    pub fn failure(&self) -> Option<Cow<'a, str>> {
+        let status = match self.status {
+            Some(status) => status.integer(),
+            None if self.rows.is_none_or(is_nothing) => Some(1),
+            None => Some(0),
+        };
+        if status == Some(0) {
+            return None;
+        }
+        let message = self.message.and_then(Value::scalar);
+        if let Some(message) = message.filter(|message| !message.trim().is_empty()) {
+            return Some(clip(message));
+        }
+        Some(match (status, self.status) {
+            (Some(status), Some(_)) => format!("query failed with status {status}").into(),
+            (_, None) => "query failed".into(),
+            (None, _) => "query failed with a status that is no number".into(),
+        })
+    }
+
+    /// The rows, if there are any to read.
+    #[must_use]
+    pub fn rows(&self) -> Option<Value<'a>> {
+        self.rows.filter(|rows| !is_nothing(*rows))
+    }
+}
+
+/// How osquery writes the rows of a failed query.
+fn is_nothing(rows: Value<'_>) -> bool {
+    matches!(rows.raw(), "\"\"" | "null")
+}
+
+fn clip(message: Cow<'_, str>) -> Cow<'_, str> {
+    if message.len() <= MESSAGE_BYTES_MAX {
+        return message;
+    }
+    let mut end = MESSAGE_BYTES_MAX;
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    Cow::Owned(message[..end].to_owned())
+}
+
+/// A host as its answers name it: the JSON that is the same in each.
+#[derive(Clone, Debug)]
+pub struct Voice {
+    host: HostId,
+    /// `"host":{...},"rows":`
+    opening: Vec<u8>,
+    /// `"host_hostname":"...","host_display_name":"..."`
+    columns: Vec<u8>,
+}
+
+impl Voice {
+    /// The voice of a host.
+    #[must_use]
+    pub fn new(host: HostId, hostname: &str, display_name: &str) -> Self {
+        let (hostname, display_name) = (json(hostname), json(display_name));
+        let opening = format!(
+            r#""host":{{"id":{host},"hostname":{hostname},"display_name":{display_name}}},"rows":"#
+        );
+        let columns = format!(r#""host_hostname":{hostname},"host_display_name":{display_name}"#);
+        Self {
+            host,
+            opening: opening.into_bytes(),
+            columns: columns.into_bytes(),
+        }
+    }
+
+    /// The answer that a report is, and what was wrong with its rows. Rows that cannot be read make it a failed
+    /// answer without rows: a viewer must not take it for "nothing found".
+    #[must_use]
+    pub fn answer(&self, report: &Report<'_>) -> (Answer, Option<RowsFault>) {
+        let mut failure = report.failure();
+        let mut out = Vec::with_capacity(self.capacity(report));
+        out.extend_from_slice(&self.opening);
+        let mut fault = None;
+        let rows_at = out.len();
+        match report.rows() {
+            None => out.extend_from_slice(b"[]"),
+            Some(rows) => {
+                if let Err(error) = write_rows(rows, &self.columns, ANSWER_BYTES_MAX, &mut out) {
+                    out.truncate(rows_at);
+                    out.extend_from_slice(b"[]");
+                    fault = Some(error);
+                    failure =
+                        failure.or_else(|| Some(format!("unreadable answer: {error}").into()));
+                }
+            }
+        }
+        write_stats(report.stats, &mut out);
+        out.extend_from_slice(br#","error":"#);
+        match &failure {
+            None => out.extend_from_slice(b"null"),
+            Some(failure) => out.extend_from_slice(json(failure).as_bytes()),
+        }
+        if out.capacity() > out.len() + out.len() / 4 {
+            out.shrink_to_fit();
+        }
+        let answer = Answer {
+            host: self.host,
+            failed: failure.is_some(),
+            body: out.into(),
+        };
+        (answer, fault)
+    }
+
+    /// About the size of the answer, so that it is copied once: every row ends with a brace.
+    fn capacity(&self, report: &Report<'_>) -> usize {
+        let rows = report.rows().map_or("", Value::raw).as_bytes();
+        let braces = memchr::memchr_iter(b'}', rows).count();
+        let size = rows.len() + braces.saturating_mul(self.columns.len() + 1);
+        size.min(ANSWER_BYTES_MAX) + self.opening.len() + 192
+    }
+}
+
+/// `,"stats":{...}` in the form that viewers know, or null.
+fn write_stats(stats: Option<Value<'_>>, out: &mut Vec<u8>) {
+    let Some(members) = stats.and_then(Value::members) else {
+        out.extend_from_slice(br#","stats":null"#);
+        return;
+    };
+    let [mut wall_time, mut user_time, mut system_time, mut memory] = [0u64; 4];
+    for (name, value) in members.flatten() {
+        let number = value
+            .integer()
+            .and_then(|number| u64::try_from(number).ok());
+        let number = number.unwrap_or(0);
+        match &*name {
+            "wall_time_ms" | "wall_time" => wall_time = number,
+            "user_time" => user_time = number,
+            "system_time" => system_time = number,
+            "memory" => memory = number,
+            _ => {}
+        }
+    }
+    // Writing to memory cannot fail.
+    let _ = write!(
+        out,
+        r#","stats":{{"wall_time_ms":{wall_time},"user_time":{user_time},"system_time":{system_time},"memory":{memory}}}"#
+    );
+}
+
+/// A text as a JSON string.
+pub(crate) fn json(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(body: &str) -> HashMap<String, (bool, serde_json::Value)> {
+        let body = Body::parse(body);
+        assert_eq!(body.fault, None);
+        let voice = Voice::new(HostId(3), "web\"1", "Web 1");
+        let reports = reports(&body).unwrap();
+        let answers = reports.iter().map(|(name, report)| {
+            let (answer, _) = voice.answer(report);
+            let text = format!("{{{}}}", std::str::from_utf8(&answer.body).unwrap());
+            (
+                name.to_string(),
+                (answer.failed, serde_json::from_str(&text).unwrap()),
+            )
+        });
+        answers.collect()
+    }
+
+    #[test]
+    fn an_answer_names_its_host_and_carries_rows_and_stats() {
+        let answers = answers(
+            r#"{"queries":{"q":[{"a":1},null]},"statuses":{"q":"0"},"messages":{"q":""},
+            "stats":{"q":{"wall_time_ms":"5","user_time":-1,"memory":1e3,"other":[]}}}"#,
+        );
+        let expected = serde_json::json!({
+            "host": {"id": 3, "hostname": "web\"1", "display_name": "Web 1"},
+            "rows": [{"a": "1", "host_hostname": "web\"1", "host_display_name": "Web 1"}],
+            "stats": {"wall_time_ms": 5, "user_time": 0, "system_time": 0, "memory": 1000},
+            "error": null,
+        });
+        assert_eq!(answers["q"], (false, expected));
+    }
+
+    #[test]
+    fn a_query_failed_if_its_status_or_the_lack_of_rows_says_so() {
+        let answers = answers(
+            r#"{"queries":{"message":"","plain":"","silent":"","text":"","ok":[],"empty":"","no map":[],"bad":[]},
+            "statuses":{"message":1,"plain":"2","ok":0,"empty":0,"only":1,"bad":"x","text":null},
+            "messages":{"message":"no such table: x\ud800","plain":"  ","text":"because"},"stats":{"ok":null}}"#,
+        );
+        let error = |name: &str| {
+            let (failed, data) = &answers[name];
+            assert_eq!(*failed, !data["error"].is_null(), "{name}");
+            assert_eq!(data["rows"], serde_json::json!([]));
+            assert!(data["stats"].is_null());
+            data["error"].as_str().map(str::to_owned)
+        };
+        assert_eq!(error("message").unwrap(), "no such table: x\u{fffd}");
+        assert_eq!(error("plain").unwrap(), "query failed with status 2");
+        assert_eq!(error("silent").unwrap(), "query failed");
+        assert_eq!(error("text").unwrap(), "because");
+        assert_eq!(
+            error("bad").unwrap(),
+            "query failed with a status that is no number"
+        );
+        assert_eq!(error("only").unwrap(), "query failed with status 1");
+        assert_eq!(
+            (error("ok"), error("empty"), error("no map")),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn unreadable_rows_are_an_error_and_not_an_empty_answer() {
+        let answers = answers(r#"{"queries":{"q":[{"a":"1"},[2]]},"statuses":{}}"#);
+        let (failed, data) = &answers["q"];
+        assert!(*failed);
+        assert_eq!(data["rows"], serde_json::json!([]));
+        assert_eq!(
+            data["error"],
+            "unreadable answer: the rows are not a list of objects"
+        );
+    }
+
+    #[test]
+    fn bodies_that_lie_about_their_shape_are_refused_or_read_as_empty() {
+        assert!(answers(r#"{"node_key":"k"}"#).is_empty());
+        assert!(answers(r#"{"queries":null,"statuses":[],"messages":"","stats":7}"#).is_empty());
+        for text in [r#"{"queries":[]}"#, r#"{"statuses":{a:1}}"#] {
+            assert!(reports(&Body::parse(text)).is_err(), "{text}");
+        }
+    }
+}

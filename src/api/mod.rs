@@ -1,0 +1,150 @@
+//! The operators' face: the REST API, from the table of its routes.
+
+mod activities;
+mod audit;
+mod call;
+mod campaigns;
+mod config;
+mod csv;
+mod docs;
+mod error;
+mod export;
+mod finder;
+mod hosts;
+mod labels;
+mod openapi;
+mod page;
+mod patience;
+mod queries;
+mod reply;
+mod route;
+mod run;
+mod selection;
+mod serve;
+mod sessions;
+mod shape;
+mod specs;
+mod status;
+mod sync;
+mod targets;
+mod teams;
+mod users;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Auth;
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::limits::rate::{Allowance, Rate};
+use crate::limits::{CAMPAIGNS_RATE, RATE_KEYS};
+use crate::net::TrustedProxies;
+use crate::net::body::Limits;
+use crate::results::UserId;
+use crate::store::Store;
+use crate::telemetry::metrics::names;
+use docs::Docs;
+use error::ApiError;
+use route::Route;
+pub use serve::routes;
+
+/// The longest body of a request, in bytes as sent and as inflated: ten thousand specs fit.
+const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How the API behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What a request body may be.
+    pub body: Limits,
+    /// How long the synchronous routes wait for hosts.
+    pub sync_period: Duration,
+    /// Campaigns that one user may start.
+    pub campaigns: Allowance,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            body: Limits::of(BODY_BYTES_MAX),
+            sync_period: Duration::from_secs(25),
+            campaigns: CAMPAIGNS_RATE,
+        }
+    }
+}
+
+/// What the API is built over.
+pub struct Parts {
+    /// Users, hosts, labels and the rest.
+    pub catalog: Arc<Catalog>,
+    /// Campaigns and their logs.
+    pub store: Arc<dyn Store>,
+    /// Tokens and passwords.
+    pub auth: Arc<Auth>,
+    /// The time.
+    pub clock: Clock,
+    /// Whose word on the client's address is taken.
+    pub proxies: TrustedProxies,
+    /// Owns what outlives a request.
+    pub tasks: TaskTracker,
+    /// This node's name among the nodes; unique.
+    pub node: String,
+}
+
+/// The API. Handlers get it whole.
+pub struct Api {
+    parts: Parts,
+    settings: Settings,
+    campaigns: Rate<UserId>,
+    table: Vec<&'static [Route]>,
+    docs: Docs,
+}
+
+impl Api {
+    /// Over these parts.
+    #[must_use]
+    pub fn new(parts: Parts, settings: Settings) -> Arc<Self> {
+        let campaigns = Rate::new(settings.campaigns, RATE_KEYS, &parts.clock);
+        Arc::new(Self {
+            parts,
+            settings,
+            campaigns,
+            docs: Docs::of(&table()),
+            table: table(),
+        })
+    }
+
+    /// Counts one more campaign of this user.
+    fn count_campaign(&self, user: UserId) -> Result<(), ApiError> {
+        self.campaigns.take(&user).map_err(|wait| {
+            metrics::counter!(names::LIMITED, "limit" => "campaigns").increment(1);
+            ApiError::TooMany(wait.0)
+        })
+    }
+}
+
+/// Every route below `/api/{version}/fleet`.
+fn table() -> Vec<&'static [Route]> {
+    vec![
+        sessions::ROUTES,
+        run::ROUTES,
+        sync::ROUTES,
+        campaigns::ROUTES,
+        status::ROUTES,
+        hosts::ROUTES,
+        targets::ROUTES,
+        labels::ROUTES,
+        queries::ROUTES,
+        teams::ROUTES,
+        users::ROUTES,
+        activities::ROUTES,
+        config::ROUTES,
+        specs::queries::ROUTES,
+        specs::packs::ROUTES,
+        specs::labels::ROUTES,
+        specs::teams::ROUTES,
+        specs::secrets::ROUTES,
+    ]
+}

@@ -1,0 +1,306 @@
+//! Live queries that answer in one request: a campaign that lives as long as the request waits.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use roaring::RoaringBitmap;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, interval, sleep_until};
+
+use super::Api;
+use super::call::Call;
+use super::error::ApiError;
+use super::export::READ_BYTES;
+use super::hosts;
+use super::patience::wait_for;
+use super::reply::Reply;
+use super::route::{Access, Route, run};
+use super::run::{Asked, ask, start};
+use super::wire::campaign::or_default;
+use super::wire::host::status;
+use super::wire::rows::{AnswerOut, read};
+use crate::auth::{Action, Actor};
+use crate::bell::Bell;
+use crate::catalog::entity::Host;
+use crate::results::{Campaign, Claim, Ending, HostId, Seq};
+
+/// A claim is renewed so often; it holds for three times as long.
+const RENEWAL: Duration = Duration::from_secs(5);
+/// Bytes of answers that one request may collect; there is the export for more.
+const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Queries of one request.
+const QUERIES_MAX: usize = 100;
+
+pub(super) const ROUTES: &[Route] = &[
+    Route::get("/queries/run", Access::To(Action::RunSaved), run!(run_many))
+        .also(&["/reports/run"])
+        .says("Runs saved queries on hosts and waits for the answers. The body comes with a GET.")
+        .takes("{query_ids: [int], host_ids: [int]}")
+        .gives("{summary: {targeted_host_count: int, responded_host_count: int}, live_query_results: [LiveQueryResult]}"),
+    Route::post("/queries/{id}/run", Access::To(Action::RunSaved), run!(run_one))
+        .also(&["/reports/{id}/run"])
+        .says("Runs a saved query on hosts and waits for the answers.")
+        .takes("{host_ids: [int]}")
+        .gives("LiveQueryOnHosts"),
+    Route::get("/queries/{id}/run", Access::To(Action::RunSaved), run!(run_one))
+        .also(&["/reports/{id}/run"])
+        .says("The same; the body comes with a GET.")
+        .takes("{host_ids: [int]}")
+        .gives("LiveQueryOnHosts"),
+    Route::post("/hosts/{id}/query", Access::To(Action::RunAny), run!(on_host))
+        .says("Runs SQL on one host and waits for the answer; a host that is offline is not asked.")
+        .takes("{query: string}")
+        .gives("LiveQueryOnHost"),
+    Route::post("/hosts/identifier/{identifier}/query", Access::To(Action::RunAny), run!(on_named_host))
+        .says("The same by hostname, UUID, serial number or identifier.")
+        .takes("{query: string}")
+        .gives("LiveQueryOnHost"),
+];
+
+#[derive(Deserialize)]
+struct RunIn {
+    #[serde(default, alias = "report_ids", deserialize_with = "or_default")]
+    query_ids: BTreeSet<u64>,
+    #[serde(default, deserialize_with = "or_default")]
+    host_ids: BTreeSet<u64>,
+}
+
+impl RunIn {
+    fn hosts(&self) -> RoaringBitmap {
+        let hosts = self.host_ids.iter();
+        hosts.filter_map(|host| u32::try_from(*host).ok()).collect()
+    }
+}
+
+/// The answers of one campaign.
+type Answers = Vec<(HostId, AnswerOut)>;
+
+async fn run_many(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
+    wait_for(many(api, call)).await
+}
+
+async fn many(api: Arc<Api>, call: Call) -> Result<Value, ApiError> {
+    let body: RunIn = call.json()?;
+    if body.query_ids.is_empty() || body.host_ids.is_empty() {
+        return Err(ApiError::BadRequest(
+            "query_ids and host_ids are required".to_owned(),
+        ));
+    }
+    if body.query_ids.len() > QUERIES_MAX {
+        let reason = format!("must not have more than {QUERIES_MAX} numbers");
+        return Err(ApiError::invalid("query_ids", reason));
+    }
+    let actor = call.actor()?;
+    let runs = body.query_ids.iter();
+    let runs = runs.map(|id| saved(&api, actor, *id, body.hosts()));
+    let outcomes = join_all(runs).await;
+    let refused = |outcome: &Result<Answers, ApiError>| matches!(outcome, Err(ApiError::Forbidden));
+    if outcomes.iter().all(refused) {
+        return Err(ApiError::Forbidden);
+    }
+    let answered = outcomes.iter().flatten().flatten();
+    let responded: BTreeSet<HostId> = answered.map(|(host, _)| *host).collect();
+    let results = body.query_ids.iter().zip(outcomes);
+    let results: Vec<Value> = results
+        .map(|(id, outcome)| match outcome {
+            Ok(answers) => json!({"query_id": id, "results": shown(answers)}),
+            Err(error) => json!({"query_id": id, "error": text_of(&error), "results": []}),
+        })
+        .collect();
+    Ok(json!({
+        "summary": {
+            "targeted_host_count": body.host_ids.len(),
+            "responded_host_count": responded.len(),
+        },
+        "live_query_results": results,
+    }))
+}
+
+fn text_of(error: &ApiError) -> String {
+    let (title, faults) = error.told();
+    let fault = faults.and_then(|faults| faults.into_iter().next());
+    fault.map_or_else(|| title.to_owned(), |fault| fault.reason)
+}
+
+async fn run_one(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
+    wait_for(one(api, call)).await
+}
+
+async fn one(api: Arc<Api>, call: Call) -> Result<Value, ApiError> {
+    let id = call.id("id")?;
+    let body: RunIn = call.json()?;
+    if body.host_ids.is_empty() {
+        return Err(ApiError::BadRequest("host_ids are required".to_owned()));
+    }
+    let answers = saved(&api, call.actor()?, id, body.hosts()).await?;
+    Ok(json!({
+        "query_id": id,
+        "targeted_host_count": body.host_ids.len(),
+        "responded_host_count": answers.len(),
+        "results": shown(answers),
+    }))
+}
+
+fn shown(answers: Answers) -> Vec<Value> {
+    let answers = answers.into_iter();
+    answers
+        .map(|(host, answer)| {
+            let rows = answer.rows.into_iter();
+            let rows: Vec<_> = rows.map(super::wire::rows::Row::without_added).collect();
+            json!({"host_id": host, "rows": rows, "error": answer.error})
+        })
+        .collect()
+}
+
+/// Runs a saved query on those of the hosts where the actor may.
+async fn saved(
+    api: &Arc<Api>,
+    actor: &Actor,
+    query: u64,
+    hosts: RoaringBitmap,
+) -> Result<Answers, ApiError> {
+    let (asked, targets) = {
+        let state = api.parts.catalog.read();
+        let asked = ask(&state, actor, None, Some(query))?;
+        let targets = hosts & actor.hosts(asked.action, &state);
+        (asked, targets)
+    };
+    answers(api, actor, asked, targets).await
+}
+
+#[derive(Deserialize)]
+struct QueryIn {
+    #[serde(default, deserialize_with = "or_default")]
+    query: String,
+}
+
+async fn on_host(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
+    let id = HostId(call.id32("id")?);
+    let host = hosts::visible(&api.parts.catalog.read(), call.actor()?, id)?;
+    wait_for(on(api, call, host)).await
+}
+
+async fn on_named_host(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
+    let name = call.param("identifier");
+    let host = hosts::named(&api.parts.catalog.read(), call.actor()?, name)?;
+    wait_for(on(api, call, host)).await
+}
+
+async fn on(api: Arc<Api>, call: Call, host: Arc<Host>) -> Result<Value, ApiError> {
+    let QueryIn { query } = call.json()?;
+    let actor = call.actor()?;
+    let asked = ask(&api.parts.catalog.read(), actor, Some(query.clone()), None)?;
+    if !actor.may_in(asked.action, host.team) {
+        return Err(ApiError::Forbidden);
+    }
+    let online = api.parts.catalog.presence().is_online(host.id, call.now);
+    let mut out = json!({
+        "host_id": host.id,
+        "rows": [],
+        "query": query,
+        "status": status(online),
+    });
+    if online {
+        let targets = RoaringBitmap::from([host.id.0]);
+        let answer = answers(&api, actor, asked, targets)
+            .await?
+            .into_iter()
+            .next();
+        match answer {
+            None => out["error"] = json!("timeout waiting for results"),
+            Some((_, answer)) => {
+                let rows = answer.rows.into_iter();
+                let rows = rows.map(super::wire::rows::Row::without_added);
+                out["rows"] = json!(rows.collect::<Vec<_>>());
+                if let Some(error) = answer.error {
+                    out["error"] = json!(error);
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Starts a campaign, waits until all have answered or the period is over, and stops it. The work has a task of
+/// its own, so that a client that goes away stops its campaign, too.
+async fn answers(
+    api: &Arc<Api>,
+    actor: &Actor,
+    asked: Asked,
+    targets: RoaringBitmap,
+) -> Result<Answers, ApiError> {
+    let (mut sender, receiver) = oneshot::channel();
+    let (api, actor) = (Arc::clone(api), actor.clone());
+    let tasks = api.parts.tasks.clone();
+    tasks.spawn(async move {
+        let now = api.parts.clock.now();
+        let campaign = match start(&api, &actor, asked, targets, now).await {
+            Ok(campaign) => campaign,
+            Err(error) => {
+                // Whoever waited is gone, or hears it.
+                let _ = sender.send(Err(error));
+                return;
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = collect(&api, &campaign) => Some(outcome),
+            () = sender.closed() => None,
+        };
+        let now = api.parts.clock.now();
+        let ended = api.parts.store.end(campaign.id, Ending::Stopped, now).await;
+        if let Err(error) = ended {
+            tracing::warn!(campaign = campaign.id.0, %error, "a campaign could not be stopped");
+        }
+        if let Some(outcome) = outcome {
+            let _ = sender.send(outcome);
+        }
+    });
+    let cut_off = |_| ApiError::Unavailable("the process is stopping".to_owned());
+    receiver.await.map_err(cut_off)?
+}
+
+async fn collect(api: &Api, campaign: &Campaign) -> Result<Answers, ApiError> {
+    let store = &api.parts.store;
+    let log = store.follow(campaign.id).await?;
+    let log = log.ok_or_else(|| ApiError::Internal("a new campaign has no log".to_owned()))?;
+    let bell = Bell::default();
+    log.subscribe(bell.clone());
+    // Its own name: viewers of the same node claim and release under the node's.
+    let node = format!("{}/request/{}", api.parts.node, campaign.id);
+    let deadline = Instant::now() + api.settings.sync_period;
+    let mut renewal = interval(RENEWAL);
+    while log.last().0 < campaign.question.targets.len() {
+        tokio::select! {
+            () = bell.rung() => {}
+            () = sleep_until(deadline) => break,
+            _ = renewal.tick() => {
+                let claim = store.claim(campaign.id, &node, api.parts.clock.now()).await?;
+                if claim != Claim::Claimed {
+                    break;
+                }
+            }
+        }
+    }
+    log.unsubscribe(&bell);
+    let mut answers = Vec::new();
+    let (mut after, mut bytes) = (Seq(0), 0);
+    loop {
+        let records = store.read(campaign.id, after, READ_BYTES).await?;
+        let Some(last) = records.last() else {
+            return Ok(answers);
+        };
+        after = last.seq;
+        for record in &records {
+            bytes += record.answer.body.len();
+            answers.push(read(&record.answer));
+        }
+        if bytes > ANSWERS_BYTES_MAX {
+            let reason = "more than 64 MiB of answers: run it as a campaign and export its results";
+            return Err(ApiError::invalid("base", reason));
+        }
+    }
+}

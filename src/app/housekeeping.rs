@@ -1,0 +1,98 @@
+//! What goes on by itself: ticks and the reaper, other nodes' news, check-ins to the store, metrics, certificates.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::start::Parts;
+use crate::net::tls::Tls;
+
+/// Check-ins reach the store, and other nodes' come back, this often: a host that speaks to another node counts
+/// as online here before two ticks have passed.
+const SEEN_EVERY: Duration = Duration::from_secs(5);
+/// Histograms are folded this often.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// How far back other nodes' check-ins are read: what is older was read before.
+const SEEN_SINCE: Duration = Duration::from_secs(60);
+
+/// Starts everything; it ends when `over` is cancelled.
+pub(super) fn spawn(
+    parts: &Parts,
+    tls: Option<Tls>,
+    tasks: &TaskTracker,
+    over: &CancellationToken,
+) {
+    let until = |future| {
+        let over = over.clone();
+        tasks.spawn(async move { over.run_until_cancelled_owned(future).await });
+    };
+    let viewers = parts.viewers.clone();
+    until(boxed(async move { viewers.run().await }));
+    let catalog = Arc::clone(&parts.catalog);
+    until(boxed(async move { catalog.follow().await }));
+    let seen = parts.clone();
+    until(boxed(async move { exchange_seen(&seen).await }));
+    if let Some(metrics) = parts.metrics.clone() {
+        until(boxed(async move {
+            loop {
+                tokio::time::sleep(UPKEEP_EVERY).await;
+                metrics.upkeep();
+            }
+        }));
+    }
+    if let Some(tls) = tls {
+        until(boxed(reload_on_hangup(tls)));
+    }
+}
+
+/// Writes this node's check-ins to the store; those that it does not take are kept for the next time.
+pub(super) async fn write_seen(parts: &Parts) {
+    let presence = parts.catalog.presence();
+    let dirty = presence.take_dirty();
+    if dirty.is_empty() {
+        return;
+    }
+    if let Err(error) = parts.store.put_seen(&dirty).await {
+        tracing::warn!(%error, hosts = dirty.len(), "check-ins could not be written");
+        presence.give_back(&dirty);
+    }
+}
+
+async fn exchange_seen(parts: &Parts) {
+    loop {
+        tokio::time::sleep(SEEN_EVERY).await;
+        write_seen(parts).await;
+        if parts.is_alone {
+            continue;
+        }
+        let now = parts.clock.now().0;
+        let since = crate::clock::Timestamp(now.saturating_sub(SEEN_SINCE.as_millis() as u64));
+        match parts.store.seen(since).await {
+            Ok(seen) => parts.catalog.presence().merge(&seen),
+            Err(error) => tracing::debug!(%error, "other nodes' check-ins could not be read"),
+        }
+    }
+}
+
+async fn reload_on_hangup(tls: Tls) {
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else {
+        return;
+    };
+    while hangups.recv().await.is_some() {
+        match tls.reload() {
+            Ok(()) => tracing::info!("the certificate was read anew"),
+            Err(error) => {
+                tracing::error!(%error, "the certificate could not be read; the old one is kept")
+            }
+        }
+    }
+}
+
+fn boxed(
+    future: impl Future<Output = ()> + Send + 'static,
+) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(future)
+}

@@ -1,0 +1,108 @@
+//! Builds the broker out of its parts, runs it, and owns the order in which it stops.
+
+mod banner;
+mod housekeeping;
+mod routes;
+mod start;
+mod stores;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cli::demo;
+use crate::config::{Settings, TlsFiles};
+use crate::net::{self, Listener};
+use crate::ops::Ops;
+use crate::shutdown::{Deadline, Shutdown};
+use start::Parts;
+
+/// How often a simulated host checks in: osquery's recommended `distributed_interval`.
+const DEMO_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Runs the broker until it is asked to stop and everything is written.
+///
+/// # Errors
+/// When it cannot start; the error says which part could not and why.
+pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    let parts = start::start(&settings).await?;
+    let listener = Listener::bind(settings.listen, &start::net_settings(&settings))
+        .with_context(|| format!("cannot listen on {}", settings.listen))?;
+    let address = listener.local_address()?;
+    let tls = start::tls(&settings)?;
+    let ops = Arc::new(Ops::new(Arc::clone(&parts.store), parts.metrics.clone()));
+    let results = routes::mounts(&parts, &settings);
+    let service = warp::service(routes::all(&parts, &results, Arc::clone(&ops)));
+
+    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
+    housekeeping::spawn(&parts, tls.clone(), &tasks, &over);
+    tasks.spawn(net::serve(
+        listener,
+        tls,
+        service,
+        start::net_settings(&settings),
+        over.child_token(),
+    ));
+    let url = banner::url(address, settings.tls != TlsFiles::None);
+    banner::print(&url, &settings, &parts);
+    if settings.demo > 0 {
+        let play = demo::DemoSettings {
+            url,
+            hosts: settings.demo,
+            enroll_secret: parts.enroll_secret.clone(),
+            interval: DEMO_INTERVAL,
+        };
+        let over = over.clone();
+        tasks.spawn(async move {
+            if let Err(error) = demo::run(play, over).await {
+                tracing::error!(%error, "the demo cannot be played");
+            }
+        });
+    }
+    let signals = shutdown.clone();
+    let until = over.clone();
+    tasks.spawn(async move {
+        if let Some(Err(error)) = until.run_until_cancelled(signals.listen()).await {
+            tracing::error!(%error, "signals cannot be heard");
+        }
+    });
+    shutdown.token().cancelled().await;
+    tracing::info!("stopping");
+    ops.drain();
+    shut_down(&shutdown.begin(), parts, &results, &tasks, &over).await;
+    Ok(())
+}
+
+/// Sessions first: neither their sockets nor their streaming responses end by themselves, and HTTP would wait for
+/// them. Then requests in flight, then claims, then the store. A step that takes too long has been logged.
+async fn shut_down(
+    deadline: &Deadline,
+    parts: Parts,
+    results: &routes::Mounts,
+    tasks: &TaskTracker,
+    over: &CancellationToken,
+) {
+    let _ = deadline.wait("goodbyes", results.close_all()).await;
+    over.cancel();
+    tasks.close();
+    let _ = deadline.wait("requests in flight", tasks.wait()).await;
+    parts.sessions.close();
+    let _ = deadline
+        .wait("closing handshakes", parts.sessions.wait())
+        .await;
+    let _ = deadline.wait("claims", parts.viewers.stop()).await;
+    housekeeping::write_seen(&parts).await;
+    let Parts {
+        agents,
+        sinks,
+        store,
+        ..
+    } = parts;
+    drop(agents);
+    sinks.close();
+    let _ = deadline.wait("osquery's logs", sinks.wait()).await;
+    let _ = deadline.wait("the store", store.close()).await;
+}

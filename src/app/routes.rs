@@ -1,0 +1,93 @@
+//! Which face serves which path, the busiest first.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::{HeaderValue, StatusCode, header};
+use warp::Filter;
+use warp::Rejection;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::start::Parts;
+use crate::config::Settings;
+use crate::ops::{self, Ops};
+use crate::sockjs::settings::Origins;
+use crate::sockjs::{self, Close};
+use crate::transport::{Mount, Surroundings};
+use crate::{agents, api, console};
+
+/// Where result streams are opened; the last one is what clients of 2020 ask for.
+const PREFIXES: [&str; 4] = [
+    "/api/v1/fleet/results",
+    "/api/latest/fleet/results",
+    "/api/2022-04/fleet/results",
+    "/api/v1/kolide/results",
+];
+
+/// The viewers' application on every version's path.
+pub(super) struct Mounts(Vec<Mount>);
+
+impl Mounts {
+    /// Tells every session to close.
+    pub(super) async fn close_all(&self) {
+        let Close { code, reason } = Close::go_away();
+        futures_util::future::join_all(self.0.iter().map(|mount| mount.close_all(code, &reason)))
+            .await;
+    }
+}
+
+pub(super) fn mounts(parts: &Parts, settings: &Settings) -> Mounts {
+    let defaults = sockjs::Settings::default();
+    let sockjs = sockjs::Settings {
+        // The document's heading writes it so; its own script does not.
+        raw_alias: Some("/websockets"),
+        goodbye_spread: settings.drain,
+        response_limit: settings.sockjs_response_limit,
+        sockjs_url: settings
+            .sockjs_url
+            .clone()
+            .unwrap_or(defaults.sockjs_url.clone()),
+        origins: settings.origins.clone().map_or(Origins::Any, Origins::Only),
+        message_bytes_max: 64 * 1024,
+        body_bytes_max: 128 * 1024,
+        ..defaults
+    };
+    let around = Surroundings {
+        tasks: parts.sessions.clone(),
+        proxies: parts.proxies.clone(),
+        ..Surroundings::new(parts.clock.clone())
+    };
+    let application = Arc::new(parts.viewers.clone());
+    let mount =
+        |prefix: &&str| Mount::new(prefix, sockjs.clone(), application.clone(), around.clone());
+    Mounts(PREFIXES.iter().map(mount).collect())
+}
+
+/// Everything; what no face knows is 404.
+pub(super) fn all(parts: &Parts, results: &Mounts, ops: Arc<Ops>) -> BoxedFilter<(Response,)> {
+    let mut filter = agents::routes(Arc::clone(&parts.agents));
+    for mount in &results.0 {
+        filter = filter.or(mount.filter()).unify().boxed();
+    }
+    filter
+        .or(api::routes(Arc::clone(&parts.api)))
+        .unify()
+        .or(ops::routes(ops))
+        .unify()
+        .or(console::routes())
+        .unify()
+        .recover(nowhere)
+        .unify()
+        .boxed()
+}
+
+async fn nowhere(_: Rejection) -> Result<Response, Infallible> {
+    let mut response = Response::new("not found\n".into());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    Ok(response)
+}

@@ -1,0 +1,256 @@
+//! From settings to parts: the store is opened, the catalog read, and a first start completed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio_util::task::TaskTracker;
+
+use super::stores;
+use crate::agents::log::SinkSettings;
+use crate::agents::{self, Agents, LogSink};
+use crate::api::{self, Api};
+use crate::auth::{self, Auth, FirstStart, Presets, bootstrap};
+use crate::catalog::{Catalog, builtin};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Logs, Settings, StoreUrl, TlsFiles};
+use crate::net::tls::{self, Tls};
+use crate::net::{self, TrustedProxies};
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+use crate::viewers::Viewers;
+
+/// One file of osquery's logs; then the next is begun.
+const OSQUERY_LOG_BYTES_MAX: u64 = 256 << 20;
+/// So many of them are kept of each kind.
+const OSQUERY_LOGS_KEPT: u32 = 4;
+
+/// The broker's parts.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) clock: Clock,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) store_text: String,
+    /// Whether no other node shares the store.
+    pub(super) is_alone: bool,
+    pub(super) node: String,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) agents: Arc<Agents>,
+    pub(super) api: Arc<Api>,
+    pub(super) viewers: Viewers,
+    pub(super) metrics: Option<Metrics>,
+    /// Owns every session's task.
+    pub(super) sessions: TaskTracker,
+    /// Owns the writers of osquery's logs; they end when the agents' face is dropped.
+    pub(super) sinks: TaskTracker,
+    pub(super) proxies: TrustedProxies,
+    pub(super) first_start: Option<Arc<FirstStart>>,
+    pub(super) enroll_secret: String,
+    pub(super) made_secret: Option<String>,
+}
+
+pub(super) async fn start(settings: &Settings) -> anyhow::Result<Parts> {
+    let clock = Clock::System;
+    let now = clock.now();
+    // A second broker in one process (tests) shares the first one's recorder and does without a page of its own.
+    let metrics = Metrics::install().ok();
+    let node = match &settings.node.name {
+        Some(node) => node.clone(),
+        None => made_up_node()?,
+    };
+    let (store, store_text) = stores::open(settings, &node, now).await?;
+    let catalog = read_catalog(&store).await?;
+    let first_start = first_admin(&catalog, settings, now).await?;
+    let (enroll_secret, made_secret) = first_secret(&catalog, settings, now).await?;
+    let auth_settings = auth::Settings {
+        watch_creator_only: settings.creator_only,
+        ..auth::Settings::default()
+    };
+    let auth = Arc::new(Auth::new(Arc::clone(&catalog), auth_settings));
+    let (sessions, sinks) = (TaskTracker::new(), TaskTracker::new());
+    let proxies = TrustedProxies::new(settings.trusted_proxies.iter().copied());
+    Ok(Parts {
+        agents: agents(settings, &catalog, &store, &clock, &proxies, &sinks)?,
+        api: Api::new(
+            api::Parts {
+                catalog: Arc::clone(&catalog),
+                store: Arc::clone(&store),
+                auth: Arc::clone(&auth),
+                clock: clock.clone(),
+                proxies: proxies.clone(),
+                tasks: sessions.clone(),
+                node: node.clone(),
+            },
+            api::Settings {
+                sync_period: settings.live_query_rest_period,
+                ..api::Settings::default()
+            },
+        ),
+        viewers: Viewers::new(
+            Arc::clone(&store),
+            Arc::clone(&catalog),
+            auth,
+            clock.clone(),
+            node.clone(),
+        ),
+        is_alone: settings.store == StoreUrl::Embedded,
+        sessions,
+        sinks,
+        clock,
+        store,
+        store_text,
+        node,
+        catalog,
+        metrics,
+        proxies,
+        first_start,
+        enroll_secret,
+        made_secret,
+    })
+}
+
+async fn read_catalog(store: &Arc<dyn Store>) -> anyhow::Result<Arc<Catalog>> {
+    let catalog = Catalog::load(Arc::clone(store))
+        .await
+        .context("cannot read the catalog")?;
+    let seen = store
+        .seen(Timestamp(0))
+        .await
+        .context("cannot read the last check-ins")?;
+    catalog.presence().merge(&seen);
+    Ok(Arc::new(catalog))
+}
+
+async fn first_admin(
+    catalog: &Catalog,
+    settings: &Settings,
+    now: Timestamp,
+) -> anyhow::Result<Option<Arc<FirstStart>>> {
+    let presets = Presets {
+        email: settings.presets.admin_email.clone(),
+        password: settings.presets.admin_password.clone(),
+        api_token: settings.presets.api_token.clone(),
+    };
+    Ok(bootstrap(catalog, &presets, now).await?.map(Arc::new))
+}
+
+fn agents(
+    settings: &Settings,
+    catalog: &Arc<Catalog>,
+    store: &Arc<dyn Store>,
+    clock: &Clock,
+    proxies: &TrustedProxies,
+    tasks: &TaskTracker,
+) -> anyhow::Result<Arc<Agents>> {
+    let sink = match settings.osquery_logs {
+        Logs::File => SinkSettings::Files {
+            directory: settings.data_dir.clone(),
+            bytes_max: OSQUERY_LOG_BYTES_MAX,
+            kept: OSQUERY_LOGS_KEPT,
+        },
+        Logs::Stdout => SinkSettings::Stdout,
+        Logs::None => SinkSettings::Discard,
+    };
+    std::fs::create_dir_all(&settings.data_dir)?;
+    let sink = LogSink::open(&sink, tasks).context("cannot write osquery's logs")?;
+    let agents = agents::Settings {
+        trusted_proxies: proxies.clone(),
+        ..agents::Settings::default()
+    };
+    Ok(Arc::new(Agents::new(
+        Arc::clone(catalog),
+        Arc::clone(store),
+        clock.clone(),
+        agents,
+        sink,
+    )))
+}
+
+pub(super) fn net_settings(settings: &Settings) -> net::Settings {
+    net::Settings {
+        connections: settings.connections,
+        ..net::Settings::default()
+    }
+}
+
+pub(super) fn tls(settings: &Settings) -> anyhow::Result<Option<Tls>> {
+    let files = match &settings.tls {
+        TlsFiles::None => return Ok(None),
+        TlsFiles::Files { cert, key } => tls::Settings {
+            certificate: cert.clone(),
+            key: key.clone(),
+        },
+        TlsFiles::SelfSigned => self_signed(&settings.data_dir)?,
+    };
+    Ok(Some(Tls::new(files)?))
+}
+
+/// Kept in the data directory, so that agents that pinned it (`--tls_server_certs`) find it again.
+fn self_signed(dir: &Path) -> anyhow::Result<tls::Settings> {
+    let files = tls::Settings {
+        certificate: dir.join("self-signed.pem"),
+        key: dir.join("self-signed.key"),
+    };
+    if files.certificate.exists() && files.key.exists() {
+        return Ok(files);
+    }
+    std::fs::create_dir_all(dir)?;
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let host = host.trim();
+    let names = if host.is_empty() {
+        vec![]
+    } else {
+        vec![host.to_owned()]
+    };
+    let made = tls::self_signed(&names)?;
+    write_private(&files.key, &made.key)?;
+    std::fs::write(&files.certificate, made.certificate)?;
+    Ok(files)
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+/// The secret that agents may enroll with, and whether it was made up just now. A preset one is made sure of at
+/// every start.
+async fn first_secret(
+    catalog: &Catalog,
+    settings: &Settings,
+    now: Timestamp,
+) -> anyhow::Result<(String, Option<String>)> {
+    if let Some(secret) = &settings.presets.enroll_secret {
+        builtin::ensure_secret(catalog, secret, now).await?;
+    }
+    let made = builtin::furnish(catalog, now).await?;
+    let known = catalog
+        .read()
+        .secrets
+        .values()
+        .find(|secret| secret.team.is_none())
+        .map(|known| known.secret.clone());
+    Ok((
+        settings
+            .presets
+            .enroll_secret
+            .clone()
+            .or(known)
+            .unwrap_or_default(),
+        made,
+    ))
+}
+
+fn made_up_node() -> anyhow::Result<String> {
+    let mut bytes = [0u8; 6];
+    getrandom::fill(&mut bytes).context("no randomness")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

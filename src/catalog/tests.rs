@@ -1,0 +1,134 @@
+//! Tests of the typed view: indexes follow every change.
+
+use super::entity::{Host, HostDetails, Label, Membership};
+use super::*;
+use crate::clock::Timestamp;
+use crate::results::{HostId, LabelId, TeamId};
+use std::time::Duration;
+
+fn host(id: u32, name: &str) -> Host {
+    Host {
+        id: HostId(id),
+        identifier: format!("ident-{id}"),
+        node_key_hash: format!("{id:064x}"),
+        team: None,
+        enrolled_at: 1_000,
+        detailed_at: 0,
+        labelled_at: 0,
+        distributed_interval: 10,
+        config_tls_refresh: 0,
+        details: HostDetails {
+            hostname: name.into(),
+            ..HostDetails::default()
+        },
+        labels: vec![],
+    }
+}
+
+fn key(id: u8) -> [u8; 32] {
+    let mut key = [0; 32];
+    key[31] = id;
+    key
+}
+
+#[test]
+fn a_host_is_found_by_all_its_names_and_by_none_of_its_old_ones() {
+    let mut state = State::default();
+    state.put(Entity::Host(Box::new(host(1, "Web-1"))), 1);
+    state.put(Entity::Host(Box::new(host(2, "web-1"))), 2);
+    assert_eq!(
+        state.hosts.named("WEB-1").as_slice(),
+        [HostId(1), HostId(2)]
+    );
+    assert_eq!(state.hosts.named("ident-2").as_slice(), [HostId(2)]);
+    let mut moved = host(1, "db-1");
+    moved.team = Some(TeamId(3));
+    moved.labels = vec![LabelId(9)];
+    moved.node_key_hash = format!("{:064x}", 77);
+    state.put(Entity::Host(Box::new(moved)), 3);
+    assert_eq!(state.hosts.named("web-1").as_slice(), [HostId(2)]);
+    assert_eq!(state.hosts.named("db-1").as_slice(), [HostId(1)]);
+    assert!(state.hosts.by_node_key(&key(1)).is_none());
+    assert_eq!(
+        state.hosts.by_node_key(&key(77)).map(|host| host.id),
+        Some(HostId(1))
+    );
+    assert_eq!(
+        state
+            .hosts
+            .of_team(TeamId(0))
+            .map(roaring::RoaringBitmap::len),
+        Some(1)
+    );
+    assert!(
+        state
+            .hosts
+            .of_label(LabelId(9))
+            .is_some_and(|hosts| hosts.contains(1))
+    );
+    state.delete(record::kind::HOST, "1");
+    assert!(state.hosts.named("db-1").is_empty() && state.hosts.by_identifier("ident-1").is_none());
+    assert!(
+        state
+            .hosts
+            .of_label(LabelId(9))
+            .is_some_and(roaring::RoaringBitmap::is_empty)
+    );
+    assert_eq!(state.hosts.all().len(), 1);
+}
+
+#[test]
+fn a_manual_label_names_hosts_that_may_come_later() {
+    let mut state = State::default();
+    let label = Label {
+        id: LabelId(4),
+        name: "mine".into(),
+        description: String::new(),
+        query: String::new(),
+        platform: String::new(),
+        builtin: false,
+        membership: Membership::Manual,
+        hosts: vec!["web-1".into()],
+    };
+    assert!(state.members(&label).is_empty());
+    state.put(Entity::Host(Box::new(host(1, "web-1"))), 1);
+    assert!(state.members(&label).contains(1));
+}
+
+#[test]
+fn a_host_is_online_for_its_interval_and_a_minute() {
+    let presence = Presence::default();
+    presence.watch(&Entity::Host(Box::new(host(1, "a"))));
+    presence.watch(&Entity::Host(Box::new(host(2, "b"))));
+    let start = Timestamp::from_secs(1_000_000);
+    presence.touch(HostId(1), start);
+    let set = roaring::RoaringBitmap::from_iter([1u32, 2]);
+    let counts = presence.count(&set, start + Duration::from_secs(69));
+    assert_eq!((counts.total, counts.online, counts.offline), (2, 1, 1));
+    assert!(!presence.is_online(HostId(1), start + Duration::from_secs(70)));
+    assert_eq!(presence.take_dirty(), [(HostId(1), start)]);
+    assert!(presence.take_dirty().is_empty());
+}
+
+#[test]
+fn entities_survive_the_store() {
+    let entity = Entity::Host(Box::new(host(5, "näme \u{2028} \"quoted\"")));
+    let stored = Stored {
+        kind: entity.kind().into(),
+        key: entity.key(),
+        revision: 3,
+        value: Some(entity.value()),
+    };
+    let mut state = State::default();
+    let presence = Presence::default();
+    apply(&mut state, &presence, &stored).unwrap();
+    assert_eq!(
+        **state.hosts.get(HostId(5)).unwrap(),
+        host(5, "näme \u{2028} \"quoted\"")
+    );
+    let later = Stored {
+        kind: "from a later version".into(),
+        ..stored
+    };
+    apply(&mut state, &presence, &later).unwrap();
+}

@@ -1,0 +1,40 @@
+//! The command line: what can be typed, and the commands that talk to a broker from outside.
+
+pub mod demo;
+pub mod query;
+pub mod tls;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Live-query results broker for osquery fleets.
+#[derive(Debug, Parser)]
+#[command(name = "answerback", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the broker
+    Serve(Box<Serve>),
+    /// Run a live query and print the answers as they arrive, one JSON object a line
+    Query(Box<query::Query>),
+    /// Check the settings of `serve` and say what is wrong with them
+    CheckConfig(Box<Serve>),
+}
+
+/// `serve`'s flags.
+#[derive(clap::Args, Debug)]
+pub struct Serve {
+    /// A TOML file with any of these settings, `-` written `_`
+    #[arg(long, env = "ANSWERBACK_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: crate::config::Raw,
+}

@@ -1,0 +1,304 @@
+//! From what was typed to what is meant: every fault is collected, each with its flag's name.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::raw::Raw;
+use super::{Logs, Node, Presets, Settings, StoreUrl, TlsFiles};
+use crate::results::Rules;
+use crate::telemetry::logging;
+
+/// What is wrong with the settings, a line each.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Faults(pub Vec<String>);
+
+impl Display for Faults {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|fault| writeln!(out, "{fault}"))
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// Checks everything and says all that is wrong at once.
+///
+/// # Errors
+/// The faults, at least one.
+pub fn check(raw: Raw) -> Result<Settings, Faults> {
+    let mut faults = Collected(Vec::new());
+    let settings = settings(&mut faults, raw.clone());
+    if settings.tls == TlsFiles::None
+        && !settings.listen.ip().is_loopback()
+        && !raw.insecure_http.unwrap_or(false)
+    {
+        faults.add(
+            "listen",
+            "plain HTTP is only for loopback: give --tls-cert and --tls-key, or --tls-self-signed, or --insecure-http",
+        );
+    }
+    if faults.0.is_empty() {
+        Ok(settings)
+    } else {
+        Err(Faults(faults.0))
+    }
+}
+
+fn settings(faults: &mut Collected, raw: Raw) -> Settings {
+    let text = |typed: Option<String>, default: &str| typed.unwrap_or_else(|| default.to_owned());
+    Settings {
+        listen: faults.parse("listen", &text(raw.listen, "127.0.0.1:8080")),
+        store: faults.store(&text(raw.store, "embedded")),
+        data_dir: raw
+            .data_dir
+            .unwrap_or_else(|| PathBuf::from("answerback-data")),
+        demo: raw.demo.unwrap_or(0),
+        tls: faults.tls(
+            raw.tls_cert,
+            raw.tls_key,
+            raw.tls_self_signed.unwrap_or(false),
+        ),
+        trusted_proxies: faults.all("trusted-proxies", raw.trusted_proxies.unwrap_or_default()),
+        presets: Presets {
+            admin_email: raw.admin_email,
+            admin_password: raw.admin_password,
+            api_token: raw.api_token,
+            enroll_secret: raw.enroll_secret,
+        },
+        node: Node {
+            name: raw.node,
+            advertise: raw.advertise,
+            secret: raw.node_secret,
+        },
+        rules: rules(
+            raw.unclaimed_s,
+            raw.resume_grace_s,
+            raw.retention_s,
+            raw.overdue_s,
+        ),
+        live_query_rest_period: Duration::from_secs(raw.live_query_rest_period_s.unwrap_or(25)),
+        creator_only: raw.creator_only.unwrap_or(false),
+        log_bytes_max: faults.least("log-mib", raw.log_mib.unwrap_or(64), 1) << 20,
+        fsync: faults.one_of("fsync", raw.fsync, &[("never", false), ("always", true)]),
+        sockjs_response_limit: faults.least(
+            "sockjs-response-limit",
+            raw.sockjs_response_limit.unwrap_or(131_072),
+            4096,
+        ),
+        sockjs_url: raw.sockjs_url,
+        origins: raw.origins,
+        osquery_logs: faults.one_of("osquery-logs", raw.osquery_logs, &SINKS),
+        connections: faults.least("connections", raw.connections.unwrap_or(50_000), 1),
+        drain: Duration::from_secs(raw.drain_s.unwrap_or(0)),
+        log: faults.log(
+            text(raw.log, "info,rusqlite_migration=warn"),
+            raw.log_format,
+        ),
+    }
+}
+
+/// Where osquery's logs may go; the first is the default.
+const SINKS: [(&str, Logs); 3] = [
+    ("file", Logs::File),
+    ("stdout", Logs::Stdout),
+    ("none", Logs::None),
+];
+
+fn rules(
+    unclaimed: Option<u64>,
+    grace: Option<u64>,
+    retention: Option<u64>,
+    overdue: Option<u64>,
+) -> Rules {
+    let or = |seconds: Option<u64>, default| seconds.map_or(default, Duration::from_secs);
+    let rules = Rules::default();
+    Rules {
+        unclaimed: or(unclaimed, rules.unclaimed),
+        resume_grace: or(grace, rules.resume_grace),
+        retention: or(retention, rules.retention),
+        overdue: or(overdue, rules.overdue),
+        ..rules
+    }
+}
+
+struct Collected(Vec<String>);
+
+impl Collected {
+    fn add(&mut self, flag: &str, fault: impl Display) {
+        self.0.push(format!("--{flag}: {fault}"));
+    }
+
+    fn parse(&mut self, flag: &str, text: &str) -> SocketAddr {
+        text.parse().unwrap_or_else(|_| {
+            self.add(flag, format!("`{text}` is not ADDR:PORT"));
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        })
+    }
+
+    fn all<T: FromStr<Err: Display>>(&mut self, flag: &str, texts: Vec<String>) -> Vec<T> {
+        let mut parsed = Vec::new();
+        for text in texts {
+            match text.trim().parse() {
+                Ok(value) => parsed.push(value),
+                Err(error) => self.add(flag, format!("`{text}`: {error}")),
+            }
+        }
+        parsed
+    }
+
+    fn least(&mut self, flag: &str, value: usize, least: usize) -> usize {
+        if value < least {
+            self.add(flag, format!("{value} is less than {least}"));
+        }
+        value
+    }
+
+    /// One of the words, or the first of them if nothing was typed.
+    fn one_of<T: Copy>(&mut self, flag: &str, typed: Option<String>, words: &[(&str, T)]) -> T {
+        let text = typed.as_deref().unwrap_or(words[0].0);
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return *value;
+        }
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        self.add(flag, format!("`{text}` is none of {}", known.join(", ")));
+        words[0].1
+    }
+
+    fn log(&mut self, filter: String, format: Option<String>) -> logging::Settings {
+        if let Err(error) = logging::check(&filter) {
+            self.add("log", error);
+        }
+        let forms = [
+            ("text", logging::Format::Text),
+            ("json", logging::Format::Json),
+        ];
+        logging::Settings {
+            filter,
+            format: self.one_of("log-format", format, &forms),
+        }
+    }
+
+    fn store(&mut self, text: &str) -> StoreUrl {
+        const SCHEMES: [&str; 6] = [
+            "redis://",
+            "rediss://",
+            "redis+sentinel://",
+            "rediss+sentinel://",
+            "redis+cluster://",
+            "rediss+cluster://",
+        ];
+        if text == "embedded" {
+            return StoreUrl::Embedded;
+        }
+        if !SCHEMES.iter().any(|scheme| text.starts_with(scheme)) {
+            self.add(
+                "store",
+                format!("`{text}` is neither `embedded` nor a Redis URL"),
+            );
+        }
+        StoreUrl::Redis(text.to_owned())
+    }
+
+    fn tls(&mut self, cert: Option<PathBuf>, key: Option<PathBuf>, self_signed: bool) -> TlsFiles {
+        match (cert, key, self_signed) {
+            (Some(cert), Some(key), false) => TlsFiles::Files { cert, key },
+            (None, None, true) => TlsFiles::SelfSigned,
+            (None, None, false) => TlsFiles::None,
+            (Some(_), None, _) => {
+                self.add("tls-cert", "needs --tls-key");
+                TlsFiles::None
+            }
+            (None, Some(_), _) => {
+                self.add("tls-key", "needs --tls-cert");
+                TlsFiles::None
+            }
+            (Some(_), Some(_), true) => {
+                self.add("tls-self-signed", "makes no sense beside --tls-cert");
+                TlsFiles::None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(raw: Raw) -> Vec<String> {
+        check(raw).err().map(|faults| faults.0).unwrap_or_default()
+    }
+
+    #[test]
+    fn nothing_typed_is_a_loopback_broker_with_the_embedded_store() {
+        let settings = check(Raw::default()).unwrap();
+        assert_eq!(settings.listen, "127.0.0.1:8080".parse().unwrap());
+        assert_eq!(settings.store, StoreUrl::Embedded);
+        assert_eq!(settings.rules.unclaimed, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn every_fault_is_told_with_its_flag() {
+        let raw = Raw {
+            listen: Some("nonsense".into()),
+            store: Some("mysql://x".into()),
+            tls_cert: Some("c.pem".into()),
+            trusted_proxies: Some(vec!["10.0.0.0/8".into(), "ten".into()]),
+            fsync: Some("sometimes".into()),
+            ..Raw::default()
+        };
+        let told = faults(raw);
+        for flag in [
+            "--listen",
+            "--store",
+            "--tls-cert",
+            "--trusted-proxies",
+            "--fsync",
+        ] {
+            assert_eq!(
+                told.iter().filter(|fault| fault.starts_with(flag)).count(),
+                1,
+                "{flag} in {told:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn plain_http_beyond_loopback_must_be_asked_for() {
+        let open = Raw {
+            listen: Some("0.0.0.0:80".into()),
+            ..Raw::default()
+        };
+        assert_eq!(faults(open.clone()).len(), 1);
+        assert!(
+            faults(Raw {
+                insecure_http: Some(true),
+                ..open.clone()
+            })
+            .is_empty()
+        );
+        assert!(
+            faults(Raw {
+                tls_self_signed: Some(true),
+                ..open
+            })
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_knows_no_other_words() {
+        let file: Raw = toml::from_str("listen = \"127.0.0.1:1\"\nlog_mib = 7\n").unwrap();
+        let typed = Raw {
+            listen: Some("127.0.0.1:2".into()),
+            ..Raw::default()
+        };
+        let settings = check(typed.or(file)).unwrap();
+        assert_eq!(
+            (settings.listen.port(), settings.log_bytes_max),
+            (2, 7 << 20)
+        );
+        assert!(toml::from_str::<Raw>("lisen = 1").is_err());
+    }
+}

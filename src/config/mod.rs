@@ -1,0 +1,120 @@
+//! The only module that knows files, environment and flags; everybody else gets small settings of their own.
+
+pub mod check;
+pub mod raw;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::results::Rules;
+use crate::telemetry::logging;
+pub use check::{Faults, check};
+pub use raw::Raw;
+
+/// What `serve` is to do, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where everything is kept.
+    pub store: StoreUrl,
+    /// Files of the embedded store, the self-signed certificate, osquery's logs.
+    pub data_dir: PathBuf,
+    /// How many hosts to simulate; 0 for none.
+    pub demo: usize,
+    /// HTTPS or not.
+    pub tls: TlsFiles,
+    /// Whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// What a first start would otherwise make up.
+    pub presets: Presets,
+    /// This node among others.
+    pub node: Node,
+    /// The periods of campaigns.
+    pub rules: Rules,
+    /// How long the synchronous routes wait.
+    pub live_query_rest_period: Duration,
+    /// Whether not even admins watch another's campaign.
+    pub creator_only: bool,
+    /// Bytes of memory for each campaign's log.
+    pub log_bytes_max: usize,
+    /// Whether each batch of answers is synced to the disk.
+    pub fsync: bool,
+    /// Bytes of a SockJS streaming response.
+    pub sockjs_response_limit: usize,
+    /// Where SockJS iframes load the client from.
+    pub sockjs_url: Option<String>,
+    /// Who may open result streams; none for everybody.
+    pub origins: Option<Vec<String>>,
+    /// Where osquery's logs go.
+    pub osquery_logs: Logs,
+    /// Connections alive at once.
+    pub connections: usize,
+    /// Over how long a stop spreads its goodbyes.
+    pub drain: Duration,
+    /// The process's own log.
+    pub log: logging::Settings,
+}
+
+/// What a first start would otherwise make up.
+#[derive(Clone, Debug, Default)]
+pub struct Presets {
+    /// The first admin's address.
+    pub admin_email: Option<String>,
+    /// The first admin's password.
+    pub admin_password: Option<String>,
+    /// The first admin's API token.
+    pub api_token: Option<String>,
+    /// The first enroll secret.
+    pub enroll_secret: Option<String>,
+}
+
+/// One node among many.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    /// Its name.
+    pub name: Option<String>,
+    /// How other nodes reach it.
+    pub advertise: Option<String>,
+    /// What nodes show each other.
+    pub secret: Option<String>,
+}
+
+/// Which store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// Files in the data directory.
+    Embedded,
+    /// A Redis URL.
+    Redis(String),
+}
+
+/// Which certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsFiles {
+    /// Plain HTTP.
+    None,
+    /// One made up at the first start.
+    SelfSigned,
+    /// PEM files.
+    Files {
+        /// The chain.
+        cert: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+}
+
+/// Where osquery's status and result logs go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logs {
+    /// Rotating files in the data directory.
+    File,
+    /// JSON lines on standard output.
+    Stdout,
+    /// Nowhere.
+    None,
+}

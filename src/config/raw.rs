@@ -1,0 +1,174 @@
+//! Settings as they were typed: flags and environment by clap, files by TOML, nothing checked yet.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Deserialize;
+
+/// Everything that `serve` can be told, each value still optional. A flag wins over its environment variable,
+/// which wins over the file, which wins over the default.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Raw {
+    /// Where to listen, ADDR:PORT [default: 127.0.0.1:8080]
+    #[arg(long, env = "ANSWERBACK_LISTEN", value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+    /// Where the embedded store keeps its files [default: answerback-data]
+    #[arg(long, env = "ANSWERBACK_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// `embedded`, or a Redis URL: redis://, rediss://, redis+sentinel://, redis+cluster:// [default: embedded]
+    #[arg(long, env = "ANSWERBACK_STORE", value_name = "URL")]
+    pub store: Option<String>,
+    /// Simulate so many hosts that enroll and answer over real HTTP. A demo, never on unless asked
+    #[arg(long, env = "ANSWERBACK_DEMO", value_name = "N")]
+    pub demo: Option<usize>,
+    /// Certificate chain, PEM; turns HTTPS on
+    #[arg(long, env = "ANSWERBACK_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key, PEM
+    #[arg(long, env = "ANSWERBACK_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Make a certificate for trying out HTTPS; kept in the data directory
+    #[arg(long, env = "ANSWERBACK_TLS_SELF_SIGNED", num_args = 0..=1, default_missing_value = "true")]
+    pub tls_self_signed: Option<bool>,
+    /// Serve plain HTTP on an address that is not loopback, behind a proxy that speaks TLS
+    #[arg(long, env = "ANSWERBACK_INSECURE_HTTP", num_args = 0..=1, default_missing_value = "true")]
+    pub insecure_http: Option<bool>,
+    /// Networks of proxies whose X-Forwarded-For is believed, e.g. 10.0.0.0/8 (repeatable)
+    #[arg(
+        long,
+        env = "ANSWERBACK_TRUSTED_PROXIES",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub trusted_proxies: Option<Vec<String>>,
+    /// The first admin's address [default: admin@localhost]
+    #[arg(long, env = "ANSWERBACK_ADMIN_EMAIL", value_name = "EMAIL")]
+    pub admin_email: Option<String>,
+    /// The first admin's password, instead of one made up
+    #[arg(
+        long,
+        env = "ANSWERBACK_ADMIN_PASSWORD",
+        value_name = "PASSWORD",
+        hide_env_values = true
+    )]
+    pub admin_password: Option<String>,
+    /// The first admin's API token, instead of one made up
+    #[arg(
+        long,
+        env = "ANSWERBACK_API_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    pub api_token: Option<String>,
+    /// The first enroll secret, instead of one made up
+    #[arg(
+        long,
+        env = "ANSWERBACK_ENROLL_SECRET",
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    pub enroll_secret: Option<String>,
+    /// This node's name among many; must differ from node to node [default: made up at each start]
+    #[arg(long, env = "ANSWERBACK_NODE", value_name = "NAME")]
+    pub node: Option<String>,
+    /// How other nodes reach this one, for SockJS sessions that move between nodes: http://ADDR:PORT
+    #[arg(long, env = "ANSWERBACK_ADVERTISE", value_name = "URL")]
+    pub advertise: Option<String>,
+    /// A secret that all nodes share and show each other
+    #[arg(
+        long,
+        env = "ANSWERBACK_NODE_SECRET",
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    pub node_secret: Option<String>,
+    /// Seconds that a campaign may stay unwatched before the reaper cancels it [default: 60]
+    #[arg(long, env = "ANSWERBACK_UNCLAIMED_S", value_name = "SECONDS")]
+    pub unclaimed_s: Option<u64>,
+    /// Seconds that a campaign outlives its last viewer; 0 as in Fleet [default: 10]
+    #[arg(long, env = "ANSWERBACK_RESUME_GRACE_S", value_name = "SECONDS")]
+    pub resume_grace_s: Option<u64>,
+    /// Seconds that results stay readable after a campaign's end [default: 3600]
+    #[arg(long, env = "ANSWERBACK_RETENTION_S", value_name = "SECONDS")]
+    pub retention_s: Option<u64>,
+    /// Seconds after which a host that has not answered is asked again [default: 60]
+    #[arg(long, env = "ANSWERBACK_OVERDUE_S", value_name = "SECONDS")]
+    pub overdue_s: Option<u64>,
+    /// Seconds that the synchronous live-query routes wait [default: 25]
+    #[arg(
+        long,
+        env = "ANSWERBACK_LIVE_QUERY_REST_PERIOD_S",
+        value_name = "SECONDS"
+    )]
+    pub live_query_rest_period_s: Option<u64>,
+    /// Let only its creator watch a campaign, not even global admins
+    #[arg(long, env = "ANSWERBACK_CREATOR_ONLY", num_args = 0..=1, default_missing_value = "true")]
+    pub creator_only: Option<bool>,
+    /// MiB of memory for each campaign's results; older ones are read back from the store [default: 64]
+    #[arg(long, env = "ANSWERBACK_LOG_MIB", value_name = "MIB")]
+    pub log_mib: Option<usize>,
+    /// `never` (results survive the process) or `always` (and the machine) [default: never]
+    #[arg(long, env = "ANSWERBACK_FSYNC", value_name = "WHEN")]
+    pub fsync: Option<String>,
+    /// Bytes after which a SockJS streaming response ends and the client opens the next [default: 131072]
+    #[arg(long, env = "ANSWERBACK_SOCKJS_RESPONSE_LIMIT", value_name = "BYTES")]
+    pub sockjs_response_limit: Option<usize>,
+    /// Where SockJS iframes load sockjs-client from; must be the embedding page's version
+    #[arg(long, env = "ANSWERBACK_SOCKJS_URL", value_name = "URL")]
+    pub sockjs_url: Option<String>,
+    /// Origins that may open result streams, e.g. `https://console.example` (repeatable) [default: any]
+    #[arg(
+        long,
+        env = "ANSWERBACK_ORIGINS",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    pub origins: Option<Vec<String>>,
+    /// Where osquery's status and result logs go: `file` (in the data directory), `stdout` or `none` [default: file]
+    #[arg(long, env = "ANSWERBACK_OSQUERY_LOGS", value_name = "SINK")]
+    pub osquery_logs: Option<String>,
+    /// Connections alive at once [default: 50000]
+    #[arg(long, env = "ANSWERBACK_CONNECTIONS", value_name = "N")]
+    pub connections: Option<usize>,
+    /// Seconds over which a stop spreads its goodbyes [default: 0]
+    #[arg(long, env = "ANSWERBACK_DRAIN_S", value_name = "SECONDS")]
+    pub drain_s: Option<u64>,
+    /// Log filter, e.g. `info` or `answerback=debug` [default: info]
+    #[arg(long, env = "ANSWERBACK_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// `text` or `json` [default: text]
+    #[arg(long, env = "ANSWERBACK_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+/// Takes each field from the first that has it.
+macro_rules! or_each {
+    ($first:expr, $second:expr, $($field:ident)*) => {
+        Raw { $($field: $first.$field.or($second.$field)),* }
+    };
+}
+
+impl Raw {
+    /// These values, and for the missing ones those of the file.
+    #[must_use]
+    pub fn or(self, file: Raw) -> Raw {
+        or_each!(
+            self, file,
+            listen data_dir store demo tls_cert tls_key tls_self_signed insecure_http trusted_proxies
+            admin_email admin_password api_token enroll_secret node advertise node_secret unclaimed_s
+            resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only log_mib fsync
+            sockjs_response_limit sockjs_url origins osquery_logs connections drain_s log log_format
+        )
+    }
+
+    /// Reads a TOML file with the flags' names, `-` written `_`.
+    ///
+    /// # Errors
+    /// A text that names the file and what is wrong with it.
+    pub fn from_file(path: &Path) -> Result<Raw, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+    }
+}

@@ -1,0 +1,66 @@
+//! The bounds that modules share, in one place, and the two ways of keeping to them: rates and permits.
+//!
+//! What a stranger can make grow has a bound here or beside its owner. These are defaults: where an
+//! operator may move one, `config` says so.
+
+pub mod permits;
+pub mod rate;
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use rate::Allowance;
+
+/// A message from a viewer, in bytes. Selecting a campaign takes under 200.
+pub const VIEWER_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// The body of an agent's request, in bytes, as sent and as inflated each. osquery sends the rows of
+/// all its queries in one `distributed/write` (spec of the agents' wire).
+pub const AGENT_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// The body of any other request, in bytes.
+pub const API_BODY_BYTES: usize = 1024 * 1024;
+
+/// From a request's header to the last byte of its body.
+pub const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// Memory that request bodies still being read take together, in bytes; more is answered 503.
+pub const BODIES_BYTES: usize = 256 * 1024 * 1024;
+
+/// Levels of nesting in JSON from outside. Nothing that is understood has more than six.
+pub const JSON_DEPTH: usize = 32;
+
+/// Keys that one rate limit remembers. An address or an account takes about 100 bytes.
+pub const RATE_KEYS: usize = 100_000;
+
+/// Viewers' sessions alive at once that one address has opened. Many may sit behind one proxy.
+pub const SESSIONS_PER_ADDRESS: usize = 20_000;
+
+/// New viewers' sessions of one address.
+pub const SESSIONS_RATE: Allowance = per_second(1000, 1000);
+
+/// Campaigns of one user.
+pub const CAMPAIGNS_RATE: Allowance = per_second(10, 100);
+
+/// Failed logins of one address, and of one account: ten at once, then one every six seconds.
+pub const FAILED_LOGINS_RATE: Allowance = Allowance {
+    burst: at_least_one(10),
+    every: Duration::from_secs(6),
+};
+
+/// Failed enrolments of one address. A wrong secret in a deployment makes a whole site fail.
+pub const FAILED_ENROLMENTS_RATE: Allowance = per_second(5, 100);
+
+const fn per_second(rate: u32, burst: u32) -> Allowance {
+    Allowance {
+        burst: at_least_one(burst),
+        every: Duration::from_nanos(1_000_000_000 / at_least_one(rate).get() as u64),
+    }
+}
+
+const fn at_least_one(number: u32) -> NonZeroU32 {
+    match NonZeroU32::new(number) {
+        Some(number) => number,
+        None => NonZeroU32::MIN,
+    }
+}

@@ -1,0 +1,65 @@
+//! The `answerback` command.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use answerback::cli::{Cli, Command, Serve, query};
+use answerback::config::{Raw, Settings, check};
+use answerback::shutdown::Shutdown;
+use answerback::{app, telemetry};
+use clap::Parser;
+
+/// Frees what connections have used when they are gone; glibc's allocator keeps most of it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A stop takes at most so long, its goodbyes not counted in.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// Bad settings, as for bad flags.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, 1),
+    };
+    match command {
+        Command::Query(query) => runtime.block_on(query::run(*query)),
+        Command::CheckConfig(serve) => match settings(*serve) {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(error) => complain(&error, USAGE),
+        },
+        Command::Serve(serve) => match settings(*serve) {
+            Ok(settings) => runtime.block_on(run(settings)),
+            Err(error) => complain(&error, USAGE),
+        },
+    }
+}
+
+fn settings(serve: Serve) -> Result<Settings, String> {
+    let file = serve
+        .config
+        .as_deref()
+        .map_or_else(|| Ok(Raw::default()), Raw::from_file)?;
+    check(serve.settings.or(file)).map_err(|faults| faults.to_string())
+}
+
+async fn run(settings: Settings) -> ExitCode {
+    if let Err(error) = telemetry::logging::install(&settings.log) {
+        return complain(&error, USAGE);
+    }
+    match app::run(settings, Shutdown::new(STOP_WITHIN)).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("{error:#}"), 1),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "what went wrong before there is a log")]
+fn complain(error: &impl std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("answerback: {error}");
+    ExitCode::from(code)
+}

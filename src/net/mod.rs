@@ -1,0 +1,62 @@
+//! Sockets, TLS and HTTP/1.1 below the filters: everything a stranger's connection can do is bounded here.
+
+pub mod body;
+pub mod listener;
+pub mod peer;
+pub mod serve;
+pub mod socket;
+pub mod tls;
+
+use std::time::Duration;
+
+pub use body::{Body, BodyError};
+pub use listener::Listener;
+pub use peer::{ConnInfo, TrustedProxies};
+pub use serve::serve;
+pub use socket::Socket;
+
+/// How connections are accepted, kept and bounded.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Connections alive at once, TLS handshakes and WebSockets included. The next one waits in the
+    /// kernel's backlog until one ends. Each costs a file descriptor.
+    pub connections: usize,
+    /// Connections that wait in the kernel to be accepted; the kernel caps it at `somaxconn`.
+    pub backlog: u32,
+    /// From the accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From the accept (or handshake) to the end of the first request's header: what a stranger who
+    /// never speaks, or speaks a byte at a time, can hold a connection for.
+    pub first_request: Duration,
+    /// How long a later request's header may take, idle time on a kept connection included: hyper has
+    /// one timer for both. Above the 60 s that proxies keep idle connections.
+    pub idle: Duration,
+    /// Request line and headers together, in bytes; more is answered 431.
+    pub header_bytes: usize,
+    /// Headers of one request; more is answered 431.
+    pub headers: usize,
+    /// Silence after which the kernel probes whether the peer is alive.
+    pub keepalive: Duration,
+    /// How long sent bytes may stay unacknowledged. Linux counts a living peer's closed window too,
+    /// so this must not be shorter than the time a stalled viewer is allowed.
+    pub user_timeout: Duration,
+    /// How long a graceful stop waits for requests in flight.
+    pub drain: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connections: 50_000,
+            backlog: 4096,
+            handshake: Duration::from_secs(10),
+            first_request: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            header_bytes: 32 * 1024,
+            headers: 100,
+            keepalive: Duration::from_mins(1),
+            user_timeout: Duration::from_mins(5),
+            drain: Duration::from_secs(10),
+        }
+    }
+}

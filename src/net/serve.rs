@@ -1,0 +1,183 @@
+//! The accept loop: one task a connection, HTTP/1.1 by hyper, timers for the silent, an orderly end.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Buf;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+use super::socket::Place;
+use super::tls::Tls;
+use super::{ConnInfo, Listener, Settings, Socket};
+use crate::telemetry::metrics::names;
+
+/// Beyond the header's bound, so that it is the header's bound that answers.
+const BUFFER_SLACK: usize = 16 * 1024;
+
+/// Serves `service` (what `warp::service(filter)` gives) until `stop` is cancelled, then finishes the
+/// requests in flight for at most [`Settings::drain`] and drops what is left. Upgraded sockets are no
+/// longer its own: whoever took one ends it.
+///
+/// Every request carries a [`ConnInfo`] in its extensions; an upgrade downcasts to `TokioIo<Socket>`.
+pub async fn serve<S, B>(
+    listener: Listener,
+    tls: Option<Tls>,
+    service: S,
+    settings: Settings,
+    stop: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+    B: Body + Send + 'static,
+    B::Data: Buf + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let tracker = TaskTracker::new();
+    let ends = Ends {
+        stop,
+        kill: CancellationToken::new(),
+    };
+    let drain = settings.drain;
+    let shared = Arc::new(Shared {
+        http: http_builder(&settings),
+        tls,
+        service,
+        settings,
+    });
+    loop {
+        let (stream, peer, place) = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = ends.stop.cancelled() => break,
+        };
+        let (shared, ends) = (Arc::clone(&shared), ends.clone());
+        tracker.spawn(async move { shared.connection(stream, peer, place, ends).await });
+    }
+    drop(listener);
+    tracker.close();
+    if tokio::time::timeout(drain, tracker.wait()).await.is_err() {
+        tracing::warn!(
+            connections = tracker.len(),
+            "connections are cut at the deadline"
+        );
+        ends.kill.cancel();
+        tracker.wait().await;
+    }
+}
+
+/// When connections end: politely, and at once.
+#[derive(Clone)]
+struct Ends {
+    stop: CancellationToken,
+    kill: CancellationToken,
+}
+
+/// What every connection needs.
+struct Shared<S> {
+    http: http1::Builder,
+    tls: Option<Tls>,
+    service: S,
+    settings: Settings,
+}
+
+fn http_builder(settings: &Settings) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(settings.idle)
+        .max_headers(settings.headers)
+        .max_header_size(settings.header_bytes)
+        .max_buf_size(settings.header_bytes + BUFFER_SLACK)
+        .keep_alive(true)
+        // A closed sending half is how a client's leaving looks. An idle stream or poll must end then,
+        // and not when its next heartbeat fails: SockJS frees the session's place at that moment.
+        .half_close(false);
+    http
+}
+
+impl<S, B> Shared<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Sync,
+    S::Future: Send,
+    B: Body + Send + 'static,
+    B::Data: Buf + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, place: Place, ends: Ends) {
+        let info = ConnInfo {
+            peer,
+            tls: self.tls.is_some(),
+        };
+        let socket = match &self.tls {
+            None => Socket::plain(stream, place),
+            Some(tls) => {
+                let handshake = Box::pin(tls.accept(stream));
+                let handshake = tokio::time::timeout(self.settings.handshake, handshake);
+                let outcome = tokio::select! {
+                    outcome = handshake => outcome,
+                    () = ends.stop.cancelled() => return,
+                };
+                match outcome {
+                    Ok(Ok(stream)) => Socket::tls(stream, place),
+                    Ok(Err(fault)) => return dropped("tls", peer, &fault),
+                    Err(elapsed) => return dropped("tls_timeout", peer, &elapsed),
+                }
+            }
+        };
+        self.http(socket, info, &ends).await;
+    }
+
+    async fn http(&self, socket: Socket, info: ConnInfo, ends: &Ends) {
+        // Set by the first request; until then the shorter timer rules.
+        let spoken = AtomicBool::new(false);
+        let service = service_fn(|mut request: Request<Incoming>| {
+            spoken.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(info);
+            self.service.clone().call(request)
+        });
+        let connection = self.http.serve_connection(TokioIo::new(socket), service);
+        // In a box, because a future keeps room for every place that a value passes through.
+        let mut connection = Box::pin(connection.with_upgrades());
+        let mut first_request = pin!(tokio::time::sleep(self.settings.first_request));
+        let (mut waits, mut stopping) = (true, false);
+        loop {
+            tokio::select! {
+                outcome = connection.as_mut() => {
+                    if let Err(fault) = outcome && !spoken.load(Ordering::Relaxed) {
+                        dropped("http", info.peer, &fault);
+                    }
+                    return;
+                }
+                () = first_request.as_mut(), if waits => {
+                    waits = false;
+                    if !spoken.load(Ordering::Relaxed) {
+                        return dropped("silent", info.peer, &"no request in time");
+                    }
+                }
+                () = ends.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = ends.kill.cancelled() => return,
+            }
+        }
+    }
+}
+
+fn dropped(reason: &'static str, peer: SocketAddr, fault: &dyn std::fmt::Display) {
+    metrics::counter!(names::CONNECTIONS_DROPPED, "reason" => reason).increment(1);
+    tracing::debug!(%peer, reason, %fault, "connection dropped");
+}

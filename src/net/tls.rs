@@ -1,0 +1,204 @@
+//! TLS by rustls: certificates from PEM files, exchanged while running.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rcgen::{CertificateParams, DnType, KeyPair};
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Where the certificate and its key are.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// PEM, the server's certificate first, then its issuers.
+    pub certificate: PathBuf,
+    /// PEM: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// Why TLS could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file that cannot be read or is not PEM.
+    #[error("cannot read {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: rustls_pki_types::pem::Error,
+    },
+    /// A certificate file without a certificate.
+    #[error("no certificate in {0}")]
+    Empty(PathBuf),
+    /// The two do not belong together, or are of a kind that is not supported.
+    #[error("certificate and key cannot be used")]
+    Unusable(#[from] rustls::Error),
+    /// A certificate could not be made.
+    #[error("cannot make a certificate")]
+    Make(#[from] rcgen::Error),
+}
+
+/// The TLS side of a listener.
+#[derive(Clone)]
+pub struct Tls {
+    acceptor: TlsAcceptor,
+    current: Arc<Current>,
+    settings: Settings,
+}
+
+impl Tls {
+    /// Reads the files that `settings` names.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn new(settings: Settings) -> Result<Self, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let current = Arc::new(Current(ArcSwap::from_pointee(load(&settings, &provider)?)));
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // Agents connect anew for every check-in; tickets spare both sides most of the handshake and,
+        // unlike a session table, cost the server no memory.
+        config.ticketer = ring::Ticketer::new()?;
+        Ok(Self {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            current,
+            settings,
+        })
+    }
+
+    /// Reads the files again; connections made from now on see what they hold. What was in use stays
+    /// in use if they cannot be read.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let provider = ring::default_provider();
+        let key = load(&self.settings, &provider)?;
+        self.current.0.store(Arc::new(key));
+        Ok(())
+    }
+
+    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.acceptor.accept(stream).await
+    }
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Tls").field(&self.settings).finish()
+    }
+}
+
+/// The certificate that handshakes are given now.
+#[derive(Debug)]
+struct Current(ArcSwap<CertifiedKey>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+fn load(settings: &Settings, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let fault = |path: &PathBuf| {
+        let path = path.clone();
+        |source| TlsError::File { path, source }
+    };
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&settings.certificate)
+        .and_then(Iterator::collect)
+        .map_err(fault(&settings.certificate))?;
+    if chain.is_empty() {
+        return Err(TlsError::Empty(settings.certificate.clone()));
+    }
+    let key = PrivateKeyDer::from_pem_file(&settings.key).map_err(fault(&settings.key))?;
+    Ok(CertifiedKey::from_der(chain, key, provider)?)
+}
+
+/// A certificate nobody has vouched for, for trials and tests, as PEM.
+#[derive(Clone, Debug)]
+pub struct SelfSigned {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// Makes a certificate for this machine: `localhost`, the loopback addresses, and `names` beside them
+/// (host names or addresses).
+///
+/// # Errors
+/// [`TlsError::Make`] if a name is not one.
+pub fn self_signed(names: &[String]) -> Result<SelfSigned, TlsError> {
+    let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let mut all: Vec<String> = local.into_iter().chain(names.iter().cloned()).collect();
+    all.dedup();
+    let mut params = CertificateParams::new(all)?;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "answerback self-signed");
+    let key = KeyPair::generate()?;
+    let certificate = params.self_signed(&key)?;
+    Ok(SelfSigned {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(directory: &std::path::Path, pair: &SelfSigned) -> Settings {
+        let settings = Settings {
+            certificate: directory.join("cert.pem"),
+            key: directory.join("key.pem"),
+        };
+        std::fs::write(&settings.certificate, &pair.certificate).unwrap();
+        std::fs::write(&settings.key, &pair.key).unwrap();
+        settings
+    }
+
+    #[test]
+    fn a_reload_exchanges_the_certificate_and_a_failed_one_keeps_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = written(directory.path(), &self_signed(&[]).unwrap());
+        let tls = Tls::new(settings.clone()).unwrap();
+        let shown = || tls.current.0.load().cert[0].as_ref().to_vec();
+        let before = shown();
+        written(
+            directory.path(),
+            &self_signed(&["host.example".to_owned()]).unwrap(),
+        );
+        tls.reload().unwrap();
+        let after = shown();
+        assert_ne!(before, after);
+        std::fs::write(&settings.key, &self_signed(&[]).unwrap().key).unwrap();
+        assert!(matches!(tls.reload(), Err(TlsError::Unusable(_))));
+        std::fs::write(&settings.certificate, "").unwrap();
+        assert!(matches!(tls.reload(), Err(TlsError::Empty(_))));
+        std::fs::remove_file(&settings.certificate).unwrap();
+        assert!(matches!(tls.reload(), Err(TlsError::File { .. })));
+        assert_eq!(shown(), after);
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_refused() {
+        assert!(matches!(
+            self_signed(&["h\u{f6}st".to_owned()]),
+            Err(TlsError::Make(_))
+        ));
+    }
+}

@@ -1,0 +1,89 @@
+//! What operators' machinery asks: is it alive, is it ready, how is it doing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::{HeaderValue, Method, StatusCode, header};
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::path::FullPath;
+use warp::reply::Response;
+
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+/// What the answers are drawn from.
+pub struct Ops {
+    store: Arc<dyn Store>,
+    metrics: Option<Metrics>,
+    draining: AtomicBool,
+}
+
+impl Ops {
+    /// Ready as soon as the store answers.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, metrics: Option<Metrics>) -> Self {
+        Self {
+            store,
+            metrics,
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on the node says that it is not ready: balancers send nobody new.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    async fn readiness(&self) -> (StatusCode, String) {
+        if self.draining.load(Ordering::Acquire) {
+            return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
+        }
+        match self.store.ping().await {
+            Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+            Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        }
+    }
+}
+
+/// `GET /healthz`, `/readyz` and `/metrics`; rejects every other path.
+#[must_use]
+pub fn routes(ops: Arc<Ops>) -> BoxedFilter<(Response,)> {
+    warp::path::full()
+        .and(warp::method())
+        .and_then(move |path: FullPath, method: Method| {
+            let ops = Arc::clone(&ops);
+            async move {
+                let (status, text) = match path.as_str() {
+                    "/healthz" | "/readyz" | "/metrics"
+                        if method != Method::GET && method != Method::HEAD =>
+                    {
+                        (StatusCode::METHOD_NOT_ALLOWED, String::new())
+                    }
+                    "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
+                    "/readyz" => ops.readiness().await,
+                    "/metrics" => (
+                        StatusCode::OK,
+                        ops.metrics
+                            .as_ref()
+                            .map(Metrics::render)
+                            .unwrap_or_default(),
+                    ),
+                    _ => return Err(warp::reject::not_found()),
+                };
+                let mut response = Response::new(text.into());
+                *response.status_mut() = status;
+                let headers = response.headers_mut();
+                if status == StatusCode::METHOD_NOT_ALLOWED {
+                    headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+                }
+                headers.insert(
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static("text/plain; charset=utf-8"),
+                );
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                Ok(response)
+            }
+        })
+        .boxed()
+}

@@ -1,0 +1,314 @@
+//! A campaign's log: answers in their order, kept as the bytes that go on the wire, read through cursors.
+//!
+//! A reader at position *n* asks for what follows *n* and gets a slice of shared bytes; it costs the log
+//! nothing to be read slowly. Blocks of about 64 KiB are sealed; the open tail is a short list of small
+//! blocks, joined sixteen at a time so that a reader who is behind finds few parts. When the log outgrows
+//! its bound, derived forms go first, then the blocks that were read longest ago; what they held is read
+//! back from the store by whoever asks for it ([`Read::Evicted`], [`Log::restore`]).
+
+use super::block::{Block, Encode};
+use super::ids::{CampaignId, Seq};
+use super::record::Record;
+use crate::sockjs::{Form, Slice};
+
+/// A block of at least this many bytes is sealed.
+const SEGMENT_BYTES: usize = 64 * 1024;
+/// So many tail blocks of one size are joined to one.
+const JOIN: usize = 16;
+/// No slice has more parts than this: `writev` takes at most 1,024 on Linux, and a short list stays in place.
+const PARTS_MAX: usize = 64;
+
+/// What a reader gets.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and made for each delivery"
+)]
+#[derive(Debug)]
+pub enum Read {
+    /// Messages, and the position of the last of them.
+    Slice(Slice, Seq),
+    /// Nothing yet.
+    End,
+    /// What follows the cursor was dropped from memory: positions `first` to `last`.
+    Evicted {
+        /// The first position of the missing block.
+        first: Seq,
+        /// The last position of the missing block.
+        last: Seq,
+    },
+}
+
+#[expect(clippy::large_enum_variant, reason = "most slots are kept")]
+#[derive(Debug)]
+enum Slot {
+    Kept(Block),
+    Evicted { first: Seq, last: Seq },
+}
+
+impl Slot {
+    fn last(&self) -> Seq {
+        match self {
+            Self::Kept(block) => block.last(),
+            Self::Evicted { last, .. } => *last,
+        }
+    }
+}
+
+/// The log of one campaign, in memory.
+#[derive(Debug)]
+pub struct Log {
+    campaign: CampaignId,
+    encode: Encode,
+    sealed: Vec<Slot>,
+    /// Small blocks in order, with how often each has been joined.
+    tail: Vec<(Block, u8)>,
+    last: Seq,
+    bytes: usize,
+    reads: u64,
+}
+
+impl Log {
+    /// An empty log whose first answer will follow `last` (0 for a new campaign).
+    #[must_use]
+    pub fn new(campaign: CampaignId, last: Seq, encode: Encode) -> Self {
+        let mut sealed = Vec::new();
+        if last > Seq(0) {
+            sealed.push(Slot::Evicted {
+                first: Seq(1),
+                last,
+            });
+        }
+        Self {
+            campaign,
+            encode,
+            sealed,
+            tail: Vec::new(),
+            last,
+            bytes: 0,
+            reads: 0,
+        }
+    }
+
+    /// The position of the last answer; 0 if there is none.
+    #[must_use]
+    pub const fn last(&self) -> Seq {
+        self.last
+    }
+
+    /// Bytes kept in memory, all forms.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds answers. Those that the log already has are skipped; false if there is a gap before the first new
+    /// one, in which case nothing is added.
+    pub fn append(&mut self, records: &[Record]) -> bool {
+        let skip = records.partition_point(|record| record.seq <= self.last);
+        let records = &records[skip..];
+        let Some(first) = records.first() else {
+            return true;
+        };
+        if first.seq != self.last.next() {
+            return false;
+        }
+        self.last = Seq(self.last.0 + records.len() as u64);
+        let mut rest = records;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(segment_of(rest));
+            let block = self.block(now);
+            self.bytes += block.bytes();
+            self.tail.push((block, 0));
+            rest = later;
+        }
+        self.tidy_tail();
+        true
+    }
+
+    /// What follows `after` in this form: whole messages, ending with the one that reaches `budget` bytes.
+    pub fn read(&mut self, after: Seq, form: Form, budget: usize) -> Read {
+        if after >= self.last {
+            return Read::End;
+        }
+        self.reads += 1;
+        let mut slice = Slice::default();
+        let mut cursor = after;
+        let mut at = self.sealed.partition_point(|slot| slot.last() <= cursor);
+        while wants_more(&slice, budget)
+            && let Some(slot) = self.sealed.get_mut(at)
+        {
+            match slot {
+                Slot::Kept(block) => {
+                    block.touched = self.reads;
+                    self.bytes += block.ensure(form, self.encode);
+                    cursor = block.read(cursor.next(), form, budget, self.encode, &mut slice);
+                }
+                Slot::Evicted { first, last } if slice.messages == 0 => {
+                    return Read::Evicted {
+                        first: *first,
+                        last: *last,
+                    };
+                }
+                Slot::Evicted { .. } => return Read::Slice(slice, cursor),
+            }
+            at += 1;
+        }
+        if at >= self.sealed.len() {
+            cursor = self.read_tail(cursor, form, budget, &mut slice);
+        }
+        Read::Slice(slice, cursor)
+    }
+
+    /// Frees memory until at most `bytes_max` are kept, or only the tail and the block that was read or put back
+    /// last are left: were that one dropped, a reader who has just had it put back would never get it.
+    /// Returns the bytes freed.
+    pub fn evict(&mut self, bytes_max: usize) -> usize {
+        let before = self.bytes;
+        let mut order: Vec<(u64, usize)> = self
+            .sealed
+            .iter()
+            .enumerate()
+            .filter_map(|(at, slot)| match slot {
+                Slot::Kept(block) => Some((block.touched, at)),
+                Slot::Evicted { .. } => None,
+            })
+            .collect();
+        order.sort_unstable();
+        for (_, at) in &order {
+            if self.bytes <= bytes_max {
+                break;
+            }
+            if let Some(Slot::Kept(block)) = self.sealed.get_mut(*at) {
+                self.bytes -= block.drop_derived();
+            }
+        }
+        order.pop();
+        for (_, at) in &order {
+            if self.bytes <= bytes_max {
+                break;
+            }
+            self.evict_slot(*at);
+        }
+        before - self.bytes
+    }
+
+    /// Puts an evicted block back. The records must begin where an evicted block begins; what goes beyond it is
+    /// left out. If they are fewer than the block held, the rest stays evicted.
+    pub fn restore(&mut self, records: &[Record]) {
+        let Some(start) = records.first().map(|record| record.seq) else {
+            return;
+        };
+        let at = self.sealed.partition_point(|slot| slot.last() < start);
+        let Some(Slot::Evicted { first, last }) = self.sealed.get(at) else {
+            return;
+        };
+        let (first, last) = (*first, *last);
+        if first != start {
+            return;
+        }
+        let records = &records[..records.partition_point(|record| record.seq <= last)];
+        let records = &records[..segment_of(records)];
+        let mut block = self.block(records);
+        self.reads += 1;
+        block.touched = self.reads;
+        self.bytes += block.bytes();
+        let restored = block.last();
+        self.sealed[at] = Slot::Kept(block);
+        if restored < last {
+            self.sealed.insert(
+                at + 1,
+                Slot::Evicted {
+                    first: restored.next(),
+                    last,
+                },
+            );
+        }
+    }
+
+    fn block(&self, records: &[Record]) -> Block {
+        let first = records.first().map_or(self.last, |record| record.seq);
+        Block::new(
+            first,
+            records.iter().map(|record| record.message(self.campaign)),
+            self.encode,
+        )
+    }
+
+    fn read_tail(&mut self, mut cursor: Seq, form: Form, budget: usize, slice: &mut Slice) -> Seq {
+        let from = self
+            .tail
+            .partition_point(|(block, _)| block.last() <= cursor);
+        for (block, _) in &mut self.tail[from..] {
+            if !wants_more(slice, budget) {
+                break;
+            }
+            block.touched = self.reads;
+            self.bytes += block.ensure(form, self.encode);
+            cursor = block.read(cursor.next(), form, budget, self.encode, slice);
+        }
+        cursor
+    }
+
+    /// Joins equal neighbours at the tail's end and seals what has grown large enough.
+    fn tidy_tail(&mut self) {
+        while let Some(level) = self.tail.last().map(|(_, level)| *level)
+            && self
+                .tail
+                .iter()
+                .rev()
+                .take_while(|(_, other)| *other == level)
+                .count()
+                >= JOIN
+        {
+            self.join_tail(self.tail.len() - JOIN, level + 1);
+        }
+        let bytes: usize = self.tail.iter().map(|(block, _)| block.plain_bytes()).sum();
+        if bytes >= SEGMENT_BYTES {
+            self.join_tail(0, 0);
+            self.sealed
+                .extend(self.tail.drain(..).map(|(block, _)| Slot::Kept(block)));
+        }
+    }
+
+    fn join_tail(&mut self, from: usize, level: u8) {
+        let blocks: Vec<Block> = self.tail.drain(from..).map(|(block, _)| block).collect();
+        let before: usize = blocks.iter().map(Block::bytes).sum();
+        if let Some(joined) = Block::join(&blocks) {
+            // Forms that not all had are dropped here, and made again by the next reader.
+            self.bytes = self.bytes - before + joined.bytes();
+            self.tail.push((joined, level));
+        }
+    }
+
+    fn evict_slot(&mut self, at: usize) {
+        if let Some(slot) = self.sealed.get_mut(at)
+            && let Slot::Kept(block) = slot
+        {
+            self.bytes -= block.bytes();
+            *slot = Slot::Evicted {
+                first: block.first(),
+                last: block.last(),
+            };
+        }
+    }
+}
+
+fn wants_more(slice: &Slice, budget: usize) -> bool {
+    slice.messages == 0 || (slice.len < budget && slice.parts.len() < PARTS_MAX)
+}
+
+/// How many of the records make one block: up to the one that reaches the segment's size.
+fn segment_of(records: &[Record]) -> usize {
+    let mut bytes = 0;
+    for (at, record) in records.iter().enumerate() {
+        bytes += record.answer.body.len();
+        if bytes >= SEGMENT_BYTES {
+            return at + 1;
+        }
+    }
+    records.len()
+}
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

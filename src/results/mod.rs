@@ -1,0 +1,21 @@
+//! The domain of live queries, pure: campaigns, their logs, targets, and what a viewer is told.
+
+mod block;
+pub mod campaign;
+pub mod ids;
+pub mod ledger;
+pub mod log;
+pub mod record;
+pub mod targets;
+pub mod update;
+pub mod viewer;
+
+pub use block::Encode;
+pub use campaign::{Campaign, Claim, Ending, Lifecycle, Question, Rules, Status};
+pub use ids::{CampaignId, HostId, LabelId, QueryId, Seq, TeamId, UserId};
+pub use ledger::{HandOut, Ledger, Progress, Verdict};
+pub use log::{Log, Read};
+pub use record::{Answer, Record};
+pub use targets::{LabelKind, Targets};
+pub use update::Totals;
+pub use viewer::{Command, Selection, Tick, Viewer};

@@ -1,0 +1,349 @@
+//! One viewer's conversation, pure: `auth`, then `select_campaign`, then what it is told and when.
+//!
+//! The caller's contract: after every `handle_*` call, perform the [`Command`] it returned (if any), then drain
+//! [`Viewer::poll_message`] until it is empty, and close when [`Viewer::poll_close`] says so.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::ids::{CampaignId, Seq};
+use super::update::{self, Phase, Standing, Totals};
+use crate::clock::Timestamp;
+
+/// A viewer that has not authenticated for this long is closed.
+const AUTH_WITHIN: Duration = Duration::from_secs(10);
+/// So many messages may wait while a command is performed; both that there are fit twice.
+const PENDING_MAX: usize = 4;
+/// RFC 6455: a message that violates the endpoint's policy.
+const POLICY: u16 = 1008;
+
+/// What the shell is to do; it answers with the method named like the command.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Look the token up, then call [`Viewer::handle_authenticated`].
+    Authenticate {
+        /// As the client sent it; never to be logged.
+        token: String,
+    },
+    /// Open the campaign for this user, then call [`Viewer::handle_selected`].
+    Select(Selection),
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Authenticate { .. } => out.write_str("Authenticate(..)"),
+            Self::Select(selection) => selection.fmt(out),
+        }
+    }
+}
+
+/// What a viewer wants to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// The campaign.
+    pub campaign: CampaignId,
+    /// The last position it has seen; 0 for everything.
+    pub after: Seq,
+    /// The epoch that `after` belongs to, if the client says so.
+    pub epoch: Option<u64>,
+}
+
+/// What the shell knows of a campaign at some moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tick {
+    /// Counts the ticks, so that a viewer sees each once.
+    pub number: u64,
+    /// The targets by state.
+    pub totals: Totals,
+    /// Whether the campaign has ended: nothing will follow what is in the log.
+    pub ended: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Opened,
+    Authenticating,
+    Authenticated,
+    Selecting(Seq),
+    Watching,
+    Closing,
+}
+
+/// The state of one viewer.
+#[derive(Debug)]
+pub struct Viewer {
+    state: State,
+    opened_at: Timestamp,
+    /// Messages that arrived while a command was under way.
+    pending: VecDeque<String>,
+    outgoing: VecDeque<Bytes>,
+    close: Option<(u16, String)>,
+    cursor: Seq,
+    told_totals: Totals,
+    told: Standing,
+    tick: Tick,
+}
+
+impl Viewer {
+    /// A viewer that has just connected.
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            state: State::Opened,
+            opened_at: now,
+            pending: VecDeque::new(),
+            outgoing: VecDeque::new(),
+            close: None,
+            cursor: Seq(0),
+            told_totals: Totals::default(),
+            told: Standing {
+                expected_results: 0,
+                actual_results: 0,
+                status: Phase::Pending,
+            },
+            tick: Tick::default(),
+        }
+    }
+
+    /// The client has sent a message: one object, or as a courtesy an array of them.
+    pub fn handle_message(&mut self, text: &str) -> Option<Command> {
+        if text.trim_start().starts_with('[') {
+            let Ok(objects) = serde_json::from_str::<Vec<&RawValue>>(text) else {
+                return self.handle_one("");
+            };
+            let commands: Vec<_> = objects
+                .iter()
+                .filter_map(|object| self.handle_one(object.get()))
+                .collect();
+            return commands.into_iter().next();
+        }
+        self.handle_one(text)
+    }
+
+    /// The token was looked up.
+    pub fn handle_authenticated(&mut self, known: bool) -> Option<Command> {
+        if self.state != State::Authenticating {
+            return None;
+        }
+        if !known {
+            self.refuse("unauthorized");
+            return None;
+        }
+        self.state = State::Authenticated;
+        let next = self.pending.pop_front()?;
+        self.handle_one(&next)
+    }
+
+    /// The campaign was opened and its log ends at `last`, or an error text says why not.
+    pub fn handle_selected(&mut self, outcome: Result<(Tick, Seq), &str>) {
+        let State::Selecting(after) = self.state else {
+            return;
+        };
+        match outcome {
+            Err(text) => self.refuse(text),
+            Ok((tick, last)) => {
+                self.state = State::Watching;
+                self.pending.clear();
+                self.cursor = after;
+                self.handle_tick(tick, last);
+            }
+        }
+    }
+
+    /// The campaign was looked at anew and its log ends at `last`; tells the client what has changed.
+    pub fn handle_tick(&mut self, tick: Tick, last: Seq) {
+        if self.state != State::Watching || tick.number == self.tick.number {
+            return;
+        }
+        self.tick = tick;
+        if tick.totals != self.told_totals {
+            self.told_totals = tick.totals;
+            self.outgoing.push_back(update::totals(&tick.totals));
+        }
+        self.tell_standing(self.cursor >= last);
+    }
+
+    /// Results up to this position have been handed to the connection.
+    pub fn handle_sent(&mut self, last: Seq) {
+        self.cursor = last;
+    }
+
+    /// The cursor has reached the end of the log. If nothing can follow, the client hears so at once instead of
+    /// at the next tick; otherwise `finished` waits for a tick, as it always did.
+    pub fn handle_end(&mut self) {
+        let all = self.cursor.0 >= self.tick.totals.count;
+        if self.state == State::Watching && (self.tick.ended || all) {
+            self.tell_standing(true);
+        }
+    }
+
+    /// The campaign or its log is beyond this viewer's reach: says why, and closes.
+    pub fn handle_failure(&mut self, text: &str) {
+        self.refuse(text);
+    }
+
+    /// Something is amiss but may mend: says what, and goes on.
+    pub fn handle_warning(&mut self, text: &str) {
+        self.outgoing.push_back(update::error(text));
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        if self.deadline().is_some_and(|deadline| now >= deadline) {
+            self.end(POLICY, "authentication timed out");
+        }
+    }
+
+    /// When [`Viewer::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        matches!(self.state, State::Opened | State::Authenticating)
+            .then(|| self.opened_at + AUTH_WITHIN)
+    }
+
+    /// The next message that goes out before any result.
+    pub fn poll_message(&mut self) -> Option<Bytes> {
+        self.outgoing.pop_front()
+    }
+
+    /// The close code and reason, once all messages are out.
+    #[must_use]
+    pub fn poll_close(&self) -> Option<(u16, &str)> {
+        let close = self
+            .outgoing
+            .is_empty()
+            .then_some(self.close.as_ref())
+            .flatten();
+        close.map(|(code, reason)| (*code, reason.as_str()))
+    }
+
+    /// The position up to which results are on their way; none unless the viewer watches.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Seq> {
+        (self.state == State::Watching).then_some(self.cursor)
+    }
+
+    fn handle_one(&mut self, text: &str) -> Option<Command> {
+        match self.state {
+            State::Opened => self.read_auth(text),
+            State::Authenticated => self.read_select(text),
+            State::Authenticating => {
+                if self.pending.len() < PENDING_MAX {
+                    self.pending.push_back(text.to_owned());
+                } else {
+                    self.end(POLICY, "too many messages before authentication");
+                }
+                None
+            }
+            // Nothing that a client says after its choice means anything (spec 1.9).
+            State::Selecting(_) | State::Watching | State::Closing => None,
+        }
+    }
+
+    fn read_auth(&mut self, text: &str) -> Option<Command> {
+        #[derive(Deserialize)]
+        struct Auth {
+            token: String,
+        }
+        let data = parse(text)
+            .filter(|(kind, _)| kind == "auth")
+            .map(|(_, data)| data);
+        let auth = data.and_then(|data| serde_json::from_str::<Auth>(data).ok());
+        let Some(Auth { token }) = auth else {
+            self.end(POLICY, "expected auth");
+            return None;
+        };
+        self.state = State::Authenticating;
+        Some(Command::Authenticate { token })
+    }
+
+    fn read_select(&mut self, text: &str) -> Option<Command> {
+        #[derive(Deserialize)]
+        struct Select {
+            campaign_id: u64,
+            #[serde(default)]
+            after: u64,
+            epoch: Option<u64>,
+        }
+        let Some((kind, data)) = parse(text) else {
+            self.refuse("error reading select_campaign");
+            return None;
+        };
+        if kind != "select_campaign" {
+            self.refuse("expected select_campaign");
+            return None;
+        }
+        let Ok(select) = serde_json::from_str::<Select>(data) else {
+            self.refuse("error unmarshaling select_campaign data");
+            return None;
+        };
+        if select.campaign_id == 0 {
+            self.refuse("0 is not a valid campaign ID");
+            return None;
+        }
+        self.state = State::Selecting(Seq(select.after));
+        Some(Command::Select(Selection {
+            campaign: CampaignId(select.campaign_id),
+            after: Seq(select.after),
+            epoch: select.epoch,
+        }))
+    }
+
+    /// `finished` must never overtake a result, so it needs a cursor that has caught up with the log.
+    fn tell_standing(&mut self, caught_up: bool) {
+        let expected = self.tick.totals.online;
+        let actual = self.cursor.0;
+        let enough = caught_up && (self.tick.ended || actual >= expected);
+        let status = if self.told.status == Phase::Finished || enough {
+            Phase::Finished
+        } else {
+            Phase::Pending
+        };
+        let standing = Standing {
+            expected_results: expected,
+            actual_results: actual,
+            status,
+        };
+        if standing != self.told {
+            self.told = standing;
+            self.outgoing.push_back(update::status(&standing));
+        }
+    }
+
+    /// Sends an error and closes.
+    fn refuse(&mut self, text: &str) {
+        self.outgoing.push_back(update::error(text));
+        self.end(1000, text);
+    }
+
+    fn end(&mut self, code: u16, reason: &str) {
+        self.state = State::Closing;
+        self.pending.clear();
+        if self.close.is_none() {
+            self.close = Some((code, reason.to_owned()));
+        }
+    }
+}
+
+/// A message's type and the text of its data; none if it is not a message.
+fn parse(text: &str) -> Option<(Cow<'_, str>, &str)> {
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        r#type: Cow<'a, str>,
+        #[serde(borrow)]
+        data: Option<&'a RawValue>,
+    }
+    let message: Message<'_> = serde_json::from_str(text).ok()?;
+    Some((message.r#type, message.data.map_or("null", RawValue::get)))
+}
+
+#[cfg(test)]
+#[path = "viewer_tests.rs"]
+mod tests;

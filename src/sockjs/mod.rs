@@ -1,0 +1,21 @@
+//! The SockJS 0.3.3 and WebSocket protocols, pure: bytes and time come in, frames and commands go out.
+
+pub mod close;
+pub mod codec;
+pub mod deflate;
+pub mod form;
+pub mod frame;
+pub mod inbound;
+pub mod info;
+pub mod outbox;
+pub mod path;
+pub mod payload;
+pub mod session;
+pub mod settings;
+
+pub use close::Close;
+pub use form::{Form, Slice, Transport};
+pub use frame::{Frame, Framing, Parts};
+pub use outbox::Outbox;
+pub use session::Session;
+pub use settings::Settings;

@@ -1,0 +1,304 @@
+//! The state machine of one session: who receives, what is sent next, when it is over.
+//!
+//! The caller's contract: hold one lock around [`Session::poll`], carrying out its [`Step`], and
+//! [`Session::sent`]; poll again after an attach, after every ring of the application's bell, after
+//! every `sent` that says [`Sent::More`] and at [`Step::Ask`]'s `until`; and call
+//! [`Session::handle_timeout`] at [`Session::deadline`].
+//!
+//! ```text
+//!            attach, poll              close
+//!  Opening ───────────────▶ Open ───────────────▶ Closing
+//!     └──────────┬────────────┴─────────┬────────────┘
+//!          disconnect timer        lost, stalled ──▶ Over
+//! ```
+//!
+//! The receiver is detached inside `sent`, before the caller hands out the last bytes: the client's
+//! next request may arrive microseconds after it has read them.
+
+use std::time::Duration;
+
+use super::close::Close;
+use super::frame::Frame;
+use super::settings::Timing;
+use crate::clock::Timestamp;
+
+/// The most bytes an application is asked for at once: enough to be worth a write, small enough
+/// that a close or a heartbeat is not queued behind it for long.
+pub const SLICE_BYTES_MAX: usize = 1 << 20;
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    timing: Timing,
+    phase: Phase,
+    attached: Option<Attached>,
+    /// When the session ends for want of a receiver; `None` while there is one.
+    vacant_until: Option<Timestamp>,
+    receivers: u32,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The open frame has not been handed out.
+    Opening,
+    Open,
+    /// The close frame is repeated to every receiver that comes.
+    Closing(Box<Close>),
+    Over,
+}
+
+/// What kind of receiver wants the session's frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    /// A response of exactly one frame.
+    Poll {
+        /// About how many bytes the frame may have.
+        limit: usize,
+    },
+    /// A response that ends once its frames add up to the limit.
+    Stream {
+        /// In bytes, wrapping included, prelude excluded.
+        limit: usize,
+    },
+    /// A WebSocket, which is the only receiver its session will ever have.
+    Socket {
+        /// Whether it speaks SockJS frames. A raw one gets no open frame, and its driver answers a
+        /// heartbeat with a ping.
+        framed: bool,
+    },
+}
+
+/// Tells one receiver of a session from an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiverId(u32);
+
+#[derive(Debug)]
+struct Attached {
+    id: ReceiverId,
+    kind: Receiver,
+    /// Bytes left before a response ends.
+    left: usize,
+    heartbeat_at: Timestamp,
+    /// Since when the receiver has not come back for more.
+    handed_at: Option<Timestamp>,
+    /// What was handed out last is the last there is.
+    ending: bool,
+}
+
+/// Why a receiver was not attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Another one is attached: answer [`Close::another_connection`]; nothing has changed.
+    Busy,
+    /// The session is over: the id is unknown again.
+    Over,
+}
+
+/// What the attached receiver's driver is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write this frame, then call [`Session::sent`].
+    Write(Frame),
+    /// Ask the application for at most about `budget` bytes. If it has something, call
+    /// [`Session::sent`]; if it wants to close, [`Session::close`] and poll again; otherwise wait
+    /// for its bell.
+    Ask {
+        /// In bytes.
+        budget: usize,
+        /// Poll again at this moment at the latest: a heartbeat is due.
+        until: Timestamp,
+    },
+    /// The receiver is not attached any more: end the response.
+    End,
+}
+
+/// Whether the response goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Poll again once the bytes are taken.
+    More,
+    /// The receiver has been detached: hand out the bytes and end the response.
+    Ends,
+}
+
+/// Why a session ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// No receiver came in time.
+    Abandoned,
+    /// The receiver did not take what it was handed.
+    Stalled,
+}
+
+impl Session {
+    /// A session nobody has received from yet.
+    #[must_use]
+    pub fn new(timing: Timing, now: Timestamp) -> Self {
+        Self {
+            timing,
+            phase: Phase::Opening,
+            attached: None,
+            vacant_until: Some(now + timing.disconnect),
+            receivers: 0,
+        }
+    }
+
+    /// Makes a request the receiver, if there is none.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn attach(&mut self, kind: Receiver, now: Timestamp) -> Result<ReceiverId, Refused> {
+        if self.is_over() {
+            return Err(Refused::Over);
+        }
+        if self.attached.is_some() {
+            return Err(Refused::Busy);
+        }
+        if matches!(kind, Receiver::Socket { framed: false }) {
+            self.open();
+        }
+        self.receivers = self.receivers.wrapping_add(1);
+        let id = ReceiverId(self.receivers);
+        let left = match kind {
+            Receiver::Poll { limit } | Receiver::Stream { limit } => limit.max(1),
+            Receiver::Socket { .. } => usize::MAX,
+        };
+        self.vacant_until = None;
+        self.attached = Some(Attached {
+            id,
+            kind,
+            left,
+            heartbeat_at: now + self.timing.heartbeat,
+            handed_at: None,
+            ending: false,
+        });
+        Ok(id)
+    }
+
+    /// What receiver `id` is to do now.
+    pub fn poll(&mut self, id: ReceiverId, now: Timestamp) -> Step {
+        let Some(attached) = self.attached.as_mut().filter(|one| one.id == id) else {
+            return Step::End;
+        };
+        attached.handed_at = None;
+        match &self.phase {
+            Phase::Opening => {
+                self.open();
+                Step::Write(Frame::Open)
+            }
+            Phase::Open if now >= attached.heartbeat_at => Step::Write(Frame::Heartbeat),
+            Phase::Open => Step::Ask {
+                budget: attached.left.min(SLICE_BYTES_MAX),
+                until: attached.heartbeat_at,
+            },
+            Phase::Closing(close) => {
+                attached.ending = true;
+                Step::Write(Frame::Close(Close::clone(close)))
+            }
+            Phase::Over => Step::End,
+        }
+    }
+
+    /// Receiver `id` has `bytes` to hand out, wrapping included. Any traffic counts as a heartbeat.
+    pub fn sent(&mut self, id: ReceiverId, bytes: usize, now: Timestamp) -> Sent {
+        let Some(attached) = self.attached.as_mut().filter(|one| one.id == id) else {
+            return Sent::Ends;
+        };
+        if let Receiver::Stream { .. } = attached.kind {
+            attached.left = attached.left.saturating_sub(bytes);
+        }
+        let polled = matches!(attached.kind, Receiver::Poll { .. });
+        if polled || attached.ending || attached.left == 0 {
+            self.detach(now);
+            return Sent::Ends;
+        }
+        attached.handed_at = Some(now);
+        attached.heartbeat_at = now + self.timing.heartbeat;
+        Sent::More
+    }
+
+    /// The connection of receiver `id` is gone. If it was attached, so is the session.
+    pub fn lost(&mut self, id: ReceiverId) {
+        if self.is_attached(id) {
+            self.end();
+        }
+    }
+
+    /// Ends the session in words: `close` is what receivers hear from now on. The first close
+    /// stands; the driver of an attached receiver has to be woken.
+    pub fn close(&mut self, close: Close) {
+        if self.takes_messages() {
+            self.phase = Phase::Closing(Box::new(close));
+        }
+    }
+
+    /// The next moment at which [`Session::handle_timeout`] has something to do, if nothing else
+    /// happens before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let handed_at = self.attached.as_ref().and_then(|one| one.handed_at);
+        let stalled_at = handed_at.map(|since| since + self.timing.stall);
+        self.vacant_until.or(stalled_at)
+    }
+
+    /// Ends a session that has no receiver for too long, or one that takes nothing.
+    pub fn handle_timeout(&mut self, now: Timestamp) -> Option<Expired> {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return None;
+        }
+        let expired = match self.vacant_until {
+            Some(_) => Expired::Abandoned,
+            None => Expired::Stalled,
+        };
+        self.end();
+        Some(expired)
+    }
+
+    /// Whether messages from the client still matter. Those for a closing session are discarded.
+    #[must_use]
+    pub const fn takes_messages(&self) -> bool {
+        matches!(self.phase, Phase::Opening | Phase::Open)
+    }
+
+    /// Whether the session has ended for good; the caller forgets it and tells the application.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over)
+    }
+
+    /// Whether `id` is the receiver.
+    #[must_use]
+    pub fn is_attached(&self, id: ReceiverId) -> bool {
+        self.attached.as_ref().is_some_and(|one| one.id == id)
+    }
+
+    /// How long an attached receiver may stay silent.
+    #[must_use]
+    pub const fn heartbeat(&self) -> Duration {
+        self.timing.heartbeat
+    }
+
+    fn open(&mut self) {
+        if let Phase::Opening = self.phase {
+            self.phase = Phase::Open;
+        }
+    }
+
+    fn detach(&mut self, now: Timestamp) {
+        let was = self.attached.take().map(|one| one.kind);
+        match was {
+            Some(Receiver::Socket { .. }) => self.end(),
+            _ => self.vacant_until = Some(now + self.timing.disconnect),
+        }
+    }
+
+    fn end(&mut self) {
+        self.phase = Phase::Over;
+        self.attached = None;
+        self.vacant_until = None;
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

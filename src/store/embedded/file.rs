@@ -1,0 +1,384 @@
+//! A campaign's file: entries are added at its end in one write a batch, and read back from any place.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::entry::{self, Entry, Parsed};
+use super::faults::io_fault;
+use crate::results::ledger::HandedOut;
+use crate::results::{Answer, CampaignId, HostId, Record, Seq};
+use crate::store::StoreError;
+
+/// The first bytes of a file: what it is, in which version, and then whose.
+const MAGIC: [u8; 8] = *b"ABLOG\0\0\x01";
+const PREAMBLE_BYTES: u64 = 16;
+/// The position of an answer is remembered every so many bytes, so that no read looks at many more than it gives.
+const POINT_BYTES: u64 = 64 * 1024;
+/// How much is read from a file at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// A batch's buffer that has grown beyond this is given back.
+const BUFFER_BYTES_KEPT: usize = 256 * 1024;
+
+/// Where an answer begins in the file.
+pub(super) type Point = (Seq, u64);
+
+/// Entries to be written together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    /// The answers and where they begin in `bytes`.
+    answers: SmallVec<[Point; 4]>,
+}
+
+impl Batch {
+    pub(super) fn put_answer(&mut self, seq: Seq, answer: &Answer) {
+        self.answers.push((seq, self.bytes.len() as u64));
+        entry::put_answer(seq, answer, &mut self.bytes);
+    }
+
+    pub(super) fn put_hand_out(&mut self, host: HostId, handed: HandedOut) {
+        entry::put_hand_out(host, handed, &mut self.bytes);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Takes the answers back out that were put after the batch had this length.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.bytes.truncate(len);
+        self.answers.retain(|(_, at)| *at < len as u64);
+    }
+
+    fn clear(&mut self) {
+        self.answers.clear();
+        self.bytes.clear();
+        self.bytes.shrink_to(BUFFER_BYTES_KEPT);
+    }
+}
+
+/// The file of one campaign. It is made when there is something to write.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    campaign: CampaignId,
+    path: PathBuf,
+    file: Option<Arc<File>>,
+    len: u64,
+    last: Seq,
+    points: Vec<Point>,
+}
+
+impl LogFile {
+    /// A file in which nothing stands yet.
+    pub(super) fn new(campaign: CampaignId, path: PathBuf) -> Self {
+        Self {
+            campaign,
+            path,
+            file: None,
+            len: 0,
+            last: Seq(0),
+            points: Vec::new(),
+        }
+    }
+
+    /// The file of a campaign that has ended with this answer as its last. It is not looked into until it is read.
+    pub(super) fn ended(campaign: CampaignId, path: PathBuf, last: Seq) -> Self {
+        let mut file = Self::new(campaign, path);
+        file.len = std::fs::metadata(&file.path).map_or(0, |data| data.len());
+        file.last = last;
+        file
+    }
+
+    /// The file of a campaign that goes on: everything in it is shown to `visit`, and a torn end is cut off.
+    pub(super) fn reload(
+        campaign: CampaignId,
+        path: PathBuf,
+        mut visit: impl FnMut(Entry),
+    ) -> Result<Self, StoreError> {
+        let mut reloaded = Self::new(campaign, path);
+        if !reloaded.path.exists() {
+            return Ok(reloaded);
+        }
+        let fault = |error: io::Error| io_fault("a campaign's file", &error);
+        let file = Arc::new(open(&reloaded.path).map_err(fault)?);
+        let len = file.metadata().map_err(fault)?.len();
+        reloaded.file = Some(Arc::clone(&file));
+        let mut scan = Scan::new(file, 0, len);
+        match scan.preamble(campaign).map_err(fault)? {
+            Preamble::Ours => reloaded.len = PREAMBLE_BYTES,
+            Preamble::Torn => {}
+            Preamble::Foreign => {
+                let path = reloaded.path.display();
+                let told = format!("{path} is not this version's file of campaign {campaign}");
+                return Err(StoreError::Damaged(told));
+            }
+        }
+        while reloaded.len > 0
+            && let Some((at, entry)) = scan.next().map_err(fault)?
+        {
+            if let Entry::Answer(record) = &entry {
+                if record.seq != reloaded.last.next() {
+                    break;
+                }
+                reloaded.note(record.seq, at);
+                reloaded.last = record.seq;
+            }
+            reloaded.len = scan.at;
+            visit(entry);
+        }
+        if reloaded.len < len {
+            tracing::warn!(%campaign, bytes = len - reloaded.len, "cut a torn end off a campaign's file");
+            reloaded.cut();
+        }
+        Ok(reloaded)
+    }
+
+    /// The place of the last answer in the file.
+    pub(super) const fn last(&self) -> Seq {
+        self.last
+    }
+
+    /// Adds a batch, all of it or nothing, with one write. The batch is empty afterwards if that went well.
+    pub(super) fn write(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
+        let written = self.try_write(&batch.bytes);
+        if let Err(error) = written {
+            self.cut();
+            return Err(io_fault("a campaign's file", &error));
+        }
+        for (seq, at) in &batch.answers {
+            self.note(*seq, self.len + at);
+            self.last = *seq;
+        }
+        self.len += batch.bytes.len() as u64;
+        batch.clear();
+        Ok(())
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let file = match &self.file {
+            Some(file) => file,
+            None => self.file.insert(Arc::new(open(&self.path)?)),
+        };
+        if self.len == 0 {
+            let mut preamble = [0; PREAMBLE_BYTES as usize];
+            preamble[..8].copy_from_slice(&MAGIC);
+            preamble[8..].copy_from_slice(&self.campaign.0.to_le_bytes());
+            file.write_all_at(&preamble, 0)?;
+            self.len = PREAMBLE_BYTES;
+        }
+        file.write_all_at(bytes, self.len)
+    }
+
+    /// Removes what a failed write may have left behind the last whole entry. Writes go to a given place, so
+    /// that leftovers are overwritten even if this fails. A file without even a preamble is begun anew.
+    fn cut(&mut self) {
+        if let Some(file) = &self.file
+            && let Err(error) = file.set_len(self.len)
+        {
+            tracing::warn!(campaign = %self.campaign, %error, "cannot cut a campaign's file");
+        }
+        if self.len == 0 {
+            self.file = None;
+        }
+    }
+
+    fn note(&mut self, seq: Seq, at: u64) {
+        let due = self
+            .points
+            .last()
+            .is_none_or(|(last, before)| *last < seq && at >= before + POINT_BYTES);
+        if due {
+            self.points.push((seq, at));
+        }
+    }
+
+    /// Remembers where answers begin, as a reader has found out.
+    pub(super) fn learn(&mut self, points: &[Point]) {
+        for (seq, at) in points {
+            self.note(*seq, *at);
+        }
+    }
+
+    /// The directory that names the file.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.path.parent()
+    }
+
+    /// The file itself, to be synchronised; none if nothing was written.
+    pub(super) fn handle(&self) -> Option<Arc<File>> {
+        self.file.clone()
+    }
+
+    /// Nothing will be written any more: gives the descriptor back.
+    pub(super) fn finish(&mut self) {
+        self.file = None;
+    }
+
+    /// What is needed to read what follows `after`, without holding on to this.
+    pub(super) fn reader(&self, after: Seq) -> Reader {
+        let at = self.points.partition_point(|(seq, _)| *seq <= after.next());
+        let from = at.checked_sub(1).and_then(|at| self.points.get(at));
+        Reader {
+            path: self.path.clone(),
+            file: self.file.clone(),
+            from: from.map_or(PREAMBLE_BYTES, |(_, offset)| *offset),
+            end: self.len,
+            after,
+            last: self.last,
+        }
+    }
+}
+
+fn open(path: &PathBuf) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.mode(0o600).open(path)
+}
+
+/// A reading of a campaign's file that is yet to be made.
+#[derive(Debug)]
+pub(super) struct Reader {
+    path: PathBuf,
+    file: Option<Arc<File>>,
+    from: u64,
+    end: u64,
+    after: Seq,
+    last: Seq,
+}
+
+impl Reader {
+    /// Whether there is nothing to be read.
+    pub(super) fn is_done(&self) -> bool {
+        self.after >= self.last
+    }
+
+    /// Reads until the bodies reach `max_bytes`. Blocks. Also tells where answers were found to begin.
+    pub(super) fn read(self, max_bytes: usize) -> Result<(Vec<Record>, Vec<Point>), StoreError> {
+        let fault = |error: io::Error| io_fault("a campaign's file", &error);
+        let file = match self.file {
+            Some(file) => file,
+            None => Arc::new(File::open(&self.path).map_err(fault)?),
+        };
+        let mut scan = Scan::new(file, self.from, self.end);
+        let (mut records, mut points, mut bytes) = (Vec::new(), Vec::<Point>::new(), 0);
+        while let Some((at, entry)) = scan.next().map_err(fault)? {
+            let Entry::Answer(record) = entry else {
+                continue;
+            };
+            if points
+                .last()
+                .is_none_or(|(_, before)| at >= before + POINT_BYTES)
+            {
+                points.push((record.seq, at));
+            }
+            if record.seq > self.after {
+                bytes += record.answer.body.len();
+                records.push(record);
+            }
+            if bytes >= max_bytes && !records.is_empty() {
+                break;
+            }
+        }
+        if records.is_empty() {
+            return Err(StoreError::Damaged(format!(
+                "answers {} to {} are not in {}",
+                self.after.next(),
+                self.last,
+                self.path.display()
+            )));
+        }
+        Ok((records, points))
+    }
+}
+
+/// How a file begins.
+enum Preamble {
+    Ours,
+    /// It was never written whole, so nothing behind it was acknowledged.
+    Torn,
+    Foreign,
+}
+
+/// Walks over a file's entries.
+#[derive(Debug)]
+struct Scan {
+    file: Arc<File>,
+    /// Where the next entry begins.
+    at: u64,
+    end: u64,
+    /// What was read ahead, from `at` on.
+    chunk: Bytes,
+}
+
+impl Scan {
+    fn new(file: Arc<File>, at: u64, end: u64) -> Self {
+        let chunk = Bytes::new();
+        Self {
+            file,
+            at,
+            end,
+            chunk,
+        }
+    }
+
+    /// Steps over the preamble.
+    fn preamble(&mut self, campaign: CampaignId) -> io::Result<Preamble> {
+        self.fill(PREAMBLE_BYTES as usize)?;
+        let Some(preamble) = self.chunk.get(..PREAMBLE_BYTES as usize) else {
+            return Ok(Preamble::Torn);
+        };
+        if preamble[..8] == MAGIC && preamble[8..] == campaign.0.to_le_bytes() {
+            self.step(PREAMBLE_BYTES as usize);
+            return Ok(Preamble::Ours);
+        }
+        let hole = preamble.iter().all(|byte| *byte == 0);
+        Ok(if hole {
+            Preamble::Torn
+        } else {
+            Preamble::Foreign
+        })
+    }
+
+    /// The next entry and where it begins; none at the end, or before what was not written whole.
+    fn next(&mut self) -> io::Result<Option<(u64, Entry)>> {
+        loop {
+            match entry::parse(&self.chunk) {
+                Parsed::Whole(entry, bytes) => {
+                    let at = self.at;
+                    self.step(bytes);
+                    return Ok(Some((at, entry)));
+                }
+                Parsed::Short(bytes) if self.at + bytes as u64 <= self.end => self.fill(bytes)?,
+                Parsed::Short(_) | Parsed::Damaged => return Ok(None),
+            }
+        }
+    }
+
+    fn step(&mut self, bytes: usize) {
+        self.at += bytes as u64;
+        self.chunk = self.chunk.slice(bytes..);
+    }
+
+    /// Reads on from `at`: a chunk, or more if an entry needs it.
+    fn fill(&mut self, needed: usize) -> io::Result<()> {
+        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let mut chunk = vec![0; needed.max(CHUNK_BYTES).min(left)];
+        self.file.read_exact_at(&mut chunk, self.at)?;
+        self.chunk = Bytes::from(chunk);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

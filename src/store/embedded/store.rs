@@ -1,0 +1,259 @@
+//! The embedded store's half of the one trait.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+
+use super::{EmbeddedStore, Fsync, catalog, rows};
+use crate::clock::Timestamp;
+use crate::results::{
+    Answer, Campaign, CampaignId, Claim, Ending, HandOut, HostId, Progress, Question, Record, Seq,
+    Status,
+};
+use crate::store::{
+    Active, Appended, CampaignLog, Change, Committed, Kind, Reaped, Revision, Store, StoreError,
+    Stored,
+};
+
+/// Check-ins that are written in one go; others may write between.
+const SEEN_AT_ONCE: usize = 4_096;
+/// At most so many campaigns are listed.
+const CAMPAIGNS_LISTED_MAX: usize = 10_000;
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.writer.write(|_| Ok(()), |()| ()).await
+    }
+
+    async fn load(&self) -> Result<(Vec<Stored>, Revision), StoreError> {
+        self.readers.read(catalog::load).await
+    }
+
+    async fn commit(&self, changes: Vec<Change>) -> Result<Committed, StoreError> {
+        let work = move |db: &rusqlite::Connection| catalog::commit(db, &changes);
+        self.writer.write(work, |_| ()).await
+    }
+
+    async fn changes(&self, after: Revision) -> Result<Option<Vec<Stored>>, StoreError> {
+        self.readers
+            .read(move |db| catalog::changes(db, after))
+            .await
+    }
+
+    async fn committed_elsewhere(&self) {
+        std::future::pending().await
+    }
+
+    async fn reserve(&self, sequence: Kind, count: u32) -> Result<u64, StoreError> {
+        let work = move |db: &rusqlite::Connection| catalog::reserve(db, sequence, count);
+        self.writer.write(work, |_| ()).await
+    }
+
+    async fn put_seen(&self, seen: &[(HostId, Timestamp)]) -> Result<(), StoreError> {
+        for some in seen.chunks(SEEN_AT_ONCE) {
+            let some = some.to_vec();
+            let work = move |db: &rusqlite::Connection| catalog::put_seen(db, &some);
+            self.writer.write(work, |()| ()).await?;
+        }
+        Ok(())
+    }
+
+    async fn seen(&self, since: Timestamp) -> Result<Vec<(HostId, Timestamp)>, StoreError> {
+        self.readers.read(move |db| catalog::seen(db, since)).await
+    }
+
+    async fn create(&self, question: Question, now: Timestamp) -> Result<Campaign, StoreError> {
+        let campaigns = Arc::clone(&self.campaigns);
+        let work = move |db: &rusqlite::Connection| {
+            let id = rows::insert(db, &question, now)?;
+            Ok(Campaign {
+                id,
+                question,
+                created_at: now,
+                status: Status::Waiting,
+                ended: None,
+                epoch: 0,
+            })
+        };
+        // Active from the commit on, even if whoever asked is gone by then.
+        let done = move |campaign: &Campaign| campaigns.add(campaign.clone());
+        self.writer.write(work, done).await
+    }
+
+    async fn campaign(&self, id: CampaignId) -> Result<Option<Campaign>, StoreError> {
+        match self.campaigns.find(id) {
+            Some(live) => Ok(Some(live.campaign())),
+            None => self.past(id).await,
+        }
+    }
+
+    async fn campaigns(&self, limit: usize) -> Result<Vec<Campaign>, StoreError> {
+        let limit = limit.min(CAMPAIGNS_LISTED_MAX);
+        let mut newest = self.readers.read(move |db| rows::newest(db, limit)).await?;
+        for row in &mut newest {
+            if let Some(live) = self.campaigns.find(row.id) {
+                *row = live.campaign();
+            }
+        }
+        Ok(newest)
+    }
+
+    async fn progress(&self, id: CampaignId) -> Result<Option<Progress>, StoreError> {
+        match self.campaigns.find(id) {
+            Some(live) => Ok(Some(live.progress())),
+            None => self.readers.read(move |db| rows::outcome(db, id)).await,
+        }
+    }
+
+    async fn append(
+        &self,
+        id: CampaignId,
+        answer: Answer,
+        _now: Timestamp,
+    ) -> Result<Appended, StoreError> {
+        self.check_open()?;
+        let Some(live) = self.campaigns.find(id) else {
+            let past = self.past(id).await?;
+            return Ok(past.map_or(Appended::Unknown, |_| Appended::Closed));
+        };
+        if self.settings.fsync == Fsync::Never {
+            return live.append(answer, &self.ringer).await;
+        }
+        let (reply, first) = live.enqueue(answer);
+        if first {
+            let ringer = Arc::clone(&self.ringer);
+            self.tasks
+                .spawn_blocking(move || live.write_waiting(&ringer, true));
+        }
+        reply.await.map_err(|_| super::closed())?
+    }
+
+    async fn hand_out(
+        &self,
+        id: CampaignId,
+        host: HostId,
+        now: Timestamp,
+    ) -> Result<HandOut, StoreError> {
+        self.check_open()?;
+        let Some(live) = self.campaigns.find(id) else {
+            return Ok(HandOut::Never);
+        };
+        let (out, begun) = live.hand_out(host, now);
+        if begun {
+            self.campaigns.note(live);
+        }
+        Ok(out)
+    }
+
+    async fn take_back(&self, id: CampaignId, host: HostId) {
+        if let Some(live) = self.campaigns.find(id)
+            && live.take_back(host)
+        {
+            self.campaigns.note(live);
+        }
+    }
+
+    async fn claim(&self, id: CampaignId, node: &str, now: Timestamp) -> Result<Claim, StoreError> {
+        let Some(live) = self.campaigns.find(id) else {
+            let past = self.past(id).await?;
+            let ended = past.and_then(|campaign| campaign.ended);
+            return Ok(ended.map_or(Claim::Unknown, |(_, ending)| Claim::Ended(ending)));
+        };
+        let claim = live.claim(node, now);
+        self.campaigns.schedule(&live);
+        if claim == Claim::Claimed && !live.is_saved() {
+            self.save(&live).await?;
+        }
+        Ok(claim)
+    }
+
+    async fn release(&self, id: CampaignId, node: &str, now: Timestamp) -> Result<(), StoreError> {
+        if let Some(live) = self.campaigns.find(id) {
+            live.release(node, now);
+            self.campaigns.schedule(&live);
+        }
+        Ok(())
+    }
+
+    async fn end(
+        &self,
+        id: CampaignId,
+        ending: Ending,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let Some(live) = self.campaigns.find(id) else {
+            return Ok(false);
+        };
+        let first = self.end_now(&live, ending, now);
+        if live.is_saved() {
+            return Ok(first);
+        }
+        let result = self.save(&live).await;
+        if result.is_err() {
+            self.campaigns.note_unsaved(live);
+        }
+        result.map(|()| first)
+    }
+
+    async fn reap(&self, now: Timestamp) -> Result<Vec<Reaped>, StoreError> {
+        self.check_open()?;
+        self.campaigns.write_hand_outs();
+        self.save_unsaved().await;
+        let mut reaped = Vec::new();
+        for live in self.campaigns.take_due(now) {
+            reaped.extend(self.look_at(&live, now).await);
+        }
+        self.campaigns.shrink_logs(self.settings.logs_bytes_max);
+        Ok(reaped)
+    }
+
+    fn active(&self) -> &Active {
+        &self.campaigns.active
+    }
+
+    async fn follow(&self, id: CampaignId) -> Result<Option<Arc<CampaignLog>>, StoreError> {
+        Ok(self.campaigns.find(id).map(|live| live.follow()))
+    }
+
+    async fn read(
+        &self,
+        id: CampaignId,
+        after: Seq,
+        max_bytes: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let Some(live) = self.campaigns.find(id) else {
+            return Ok(Vec::new());
+        };
+        let reader = live.reader(after);
+        if reader.is_done() {
+            return Ok(Vec::new());
+        }
+        let read = self.tasks.spawn_blocking(move || reader.read(max_bytes));
+        let (records, points) = read.await.map_err(|_| super::closed())??;
+        live.learn(&points);
+        Ok(records)
+    }
+
+    async fn close(&self) {
+        if self.is_closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let campaigns = Arc::clone(&self.campaigns);
+        let flushed = self.tasks.spawn_blocking(move || Self::flush(&campaigns));
+        if flushed.await.is_err() {
+            tracing::error!("the campaigns' files were not flushed");
+        }
+        self.writer.close().await;
+        self.readers.close();
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.release_lock();
+    }
+}

@@ -1,0 +1,167 @@
+//! A campaign's log on this node, and the bells of those who read it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::bell::Bell;
+use crate::results::{CampaignId, Log, Read, Record, Seq};
+use crate::sockjs::Form;
+
+/// The shared log of one campaign: a store appends, viewers read through cursors of their own.
+#[derive(Debug)]
+pub struct CampaignLog {
+    id: CampaignId,
+    log: Mutex<Log>,
+    bells: Mutex<Vec<Bell>>,
+    /// Set while somebody has undertaken to ring.
+    ring_due: AtomicBool,
+    /// Upper bound for the bytes kept in memory.
+    bytes_max: usize,
+    epoch: AtomicU64,
+    /// One more than the position up to which the store has the same log; 0 while that is all of it.
+    forked: AtomicU64,
+}
+
+impl CampaignLog {
+    /// A log that keeps at most about `bytes_max` bytes in memory.
+    #[must_use]
+    pub fn new(log: Log, id: CampaignId, bytes_max: usize) -> Self {
+        Self {
+            id,
+            log: Mutex::new(log),
+            bells: Mutex::new(Vec::new()),
+            ring_due: AtomicBool::new(false),
+            bytes_max,
+            epoch: AtomicU64::new(0),
+            forked: AtomicU64::new(0),
+        }
+    }
+
+    /// Whose log it is.
+    #[must_use]
+    pub const fn id(&self) -> CampaignId {
+        self.id
+    }
+
+    /// Adds records in their order; see [`Log::append`]. Rings nobody: call [`CampaignLog::ring`] when a batch is in.
+    pub fn append(&self, records: &[Record]) -> bool {
+        let mut log = lock(&self.log);
+        let added = log.append(records);
+        self.bound(&mut log);
+        added
+    }
+
+    /// Wakes everybody who reads.
+    pub fn ring(&self) {
+        // Cleared first: what is appended from here on asks for another ring.
+        self.ring_due.store(false, Ordering::SeqCst);
+        for bell in lock(&self.bells).iter() {
+            bell.ring();
+        }
+    }
+
+    /// For a store that has another ring the bells: true if nobody has undertaken to since the last
+    /// [`CampaignLog::ring`], so that the caller has to. A burst then wakes each reader once.
+    #[must_use]
+    pub fn begin_ring(&self) -> bool {
+        !self.ring_due.swap(true, Ordering::SeqCst)
+    }
+
+    /// How many bells there are.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        lock(&self.bells).len()
+    }
+
+    /// Bytes kept in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        lock(&self.log).bytes()
+    }
+
+    /// Frees memory until at most about `bytes_max` are kept.
+    pub fn shrink(&self, bytes_max: usize) {
+        lock(&self.log).evict(bytes_max);
+    }
+
+    /// What follows a cursor; see [`Log::read`].
+    pub fn read(&self, after: Seq, form: Form, budget: usize) -> Read {
+        let mut log = lock(&self.log);
+        let read = log.read(after, form, budget);
+        self.bound(&mut log);
+        read
+    }
+
+    /// The position of the last answer.
+    #[must_use]
+    pub fn last(&self) -> Seq {
+        lock(&self.log).last()
+    }
+
+    /// The campaign's epoch in which this log's positions are valid. A position of another epoch says nothing here.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// For stores: the positions are valid in this epoch.
+    pub fn set_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// For stores: the store has lost answers that this log has. From here on the log goes on by host, and what is
+    /// evicted beyond `same` can not be read back from the store.
+    pub fn fork(&self, same: Seq) {
+        let forked = same.0.saturating_add(1);
+        // Of several forks the earliest bounds what can be read back.
+        let earliest = |before| match before {
+            0 => Some(forked),
+            before => Some(forked.min(before)),
+        };
+        let _ = self
+            .forked
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, earliest);
+    }
+
+    /// The last position at which the store still has the same answers, if it lost some that are here: beyond it
+    /// [`Read::Evicted`] means that the answers are gone.
+    #[must_use]
+    pub fn forked_after(&self) -> Option<Seq> {
+        let forked = self.forked.load(Ordering::Acquire);
+        forked.checked_sub(1).map(Seq)
+    }
+
+    /// Puts back what was evicted and wakes everybody who reads.
+    pub fn restore(&self, records: &[Record]) {
+        let mut log = lock(&self.log);
+        log.restore(records);
+        self.bound(&mut log);
+        drop(log);
+        self.ring();
+    }
+
+    /// Evicts an eighth more than must be, so that not every message evicts.
+    fn bound(&self, log: &mut Log) {
+        if log.bytes() > self.bytes_max {
+            log.evict(self.bytes_max - self.bytes_max / 8);
+        }
+    }
+
+    /// From now on this bell rings when there is more to read.
+    pub fn subscribe(&self, bell: Bell) {
+        lock(&self.bells).push(bell);
+    }
+
+    /// This bell does not ring any more.
+    pub fn unsubscribe(&self, bell: &Bell) {
+        let mut bells = lock(&self.bells);
+        if let Some(at) = bells.iter().position(|other| other.is(bell)) {
+            bells.swap_remove(at);
+        }
+    }
+}
+
+/// A poisoned lock means a panic elsewhere while nothing was half done: the data are whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,125 @@
+//! What an operator must know of the server: settings with which it forgets, and whether it has a replica.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use redis::Value;
+use tokio::time::sleep;
+
+use super::reply::text;
+use super::{Core, HEALTH_EVERY};
+use crate::store::StoreError;
+
+/// The oldest server with every command that is used (`ZADD LT`, exclusive `XRANGE`).
+const OLDEST: (u32, u32) = (6, 2);
+
+impl Core {
+    /// Warnings about the servers, as sentences; none if all is well.
+    pub(super) async fn health(&self) -> Result<Vec<String>, StoreError> {
+        let reply = self.control.call(&redis::cmd("INFO")).await?;
+        let mut warnings = Vec::new();
+        let mut replicas = 0;
+        for (server, info) in servers(&reply) {
+            let before = warnings.len();
+            judge(info, &mut warnings);
+            if !server.is_empty() {
+                for warning in &mut warnings[before..] {
+                    *warning = format!("{server}: {warning}");
+                }
+            }
+            replicas += number(info, "connected_slaves");
+        }
+        self.has_replica.store(replicas > 0, Ordering::Relaxed);
+        Ok(warnings)
+    }
+
+    /// Logs what has become wrong, or right again.
+    pub(super) async fn watch_health(self: Arc<Self>) {
+        let mut known = self.health().await.unwrap_or_default();
+        loop {
+            sleep(HEALTH_EVERY).await;
+            let Ok(now) = self.health().await else {
+                continue;
+            };
+            for warning in now.iter().filter(|warning| !known.contains(warning)) {
+                tracing::warn!("{warning}");
+            }
+            known = now;
+        }
+    }
+}
+
+/// Each server's answer to `INFO`; a cluster answers with one a primary.
+fn servers(reply: &Value) -> Vec<(&str, &str)> {
+    match reply {
+        Value::Map(pairs) => pairs
+            .iter()
+            .filter_map(|(server, info)| Some((text(server)?, plain(info)?)))
+            .collect(),
+        one => plain(one).map(|info| ("", info)).into_iter().collect(),
+    }
+}
+
+fn plain(value: &Value) -> Option<&str> {
+    match value {
+        Value::VerbatimString { text, .. } => Some(text),
+        other => text(other),
+    }
+}
+
+fn judge(info: &str, warnings: &mut Vec<String>) {
+    let version = field(info, "redis_version").unwrap_or("0.0");
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let major_minor = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if major_minor < OLDEST {
+        warnings.push(format!("Redis {version} is older than 6.2"));
+    }
+    let policy = field(info, "maxmemory_policy").unwrap_or("noeviction");
+    if policy != "noeviction" && number(info, "maxmemory") > 0 {
+        warnings.push(format!(
+            "maxmemory-policy is {policy}: Redis may throw results away; noeviction is required"
+        ));
+    }
+    if field(info, "aof_enabled") == Some("0") {
+        warnings.push("appendonly is off: results do not survive a restart of Redis".to_owned());
+    }
+    if field(info, "aof_last_write_status") == Some("err") {
+        warnings.push("the append-only file cannot be written".to_owned());
+    }
+    let (used, most) = (number(info, "used_memory"), number(info, "maxmemory"));
+    if most > 0 && used > most / 10 * 9 {
+        warnings.push(format!("memory is nearly full: {used} of {most} bytes"));
+    }
+}
+
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
+}
+
+fn number(info: &str, name: &str) -> u64 {
+    field(info, name)
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_with_which_results_are_lost_are_warned_of() {
+        let mut warnings = Vec::new();
+        judge(
+            "redis_version:7.0.15\r\nmaxmemory:0\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\naof_last_write_status:ok\r\n",
+            &mut warnings,
+        );
+        assert!(warnings.is_empty(), "{warnings:?}");
+        judge(
+            "redis_version:5.0.1\r\nused_memory:99\r\nmaxmemory:100\r\nmaxmemory_policy:allkeys-lru\r\naof_enabled:0\r\n",
+            &mut warnings,
+        );
+        assert_eq!(warnings.len(), 4, "{warnings:?}");
+    }
+}

@@ -1,0 +1,7 @@
+-- KEYS: session. ARGV: node, ttl. Answers 1 if the session is this node's now, 0 if it is another's.
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1

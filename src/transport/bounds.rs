@@ -1,0 +1,65 @@
+//! What the mounts of a process share: places for sessions, how fast they are taken, memory for bodies.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::limits::permits::{Permit, Permits};
+use crate::limits::rate::{Rate, address_key};
+use crate::limits::{BODIES_BYTES, RATE_KEYS, SESSIONS_PER_ADDRESS, SESSIONS_RATE};
+use crate::net::body::Budget;
+use crate::telemetry::metrics::names;
+
+/// Sessions alive at once in all, WebSockets included.
+const SESSIONS_MAX: usize = 100_000;
+
+/// The bounds. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Sessions alive at once, by the client's address.
+    pub sessions: Permits<IpAddr>,
+    /// How fast one address may open them.
+    pub openings: Arc<Rate<IpAddr>>,
+    /// Bodies of sends that are still being read.
+    pub bodies: Budget,
+}
+
+/// Why a session was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotOpened {
+    /// The process or the address has as many as it may.
+    #[error("too many sessions")]
+    Full,
+    /// The address opens them too fast; one more is allowed after this.
+    #[error("too many new sessions")]
+    TooFast(Duration),
+    /// The server is about to stop.
+    #[error("server is going away")]
+    Stopping,
+}
+
+impl Bounds {
+    /// The defaults of [`crate::limits`].
+    #[must_use]
+    pub fn new(clock: &Clock) -> Self {
+        Self {
+            sessions: Permits::new(SESSIONS_PER_ADDRESS, SESSIONS_MAX),
+            openings: Arc::new(Rate::new(SESSIONS_RATE, RATE_KEYS, clock)),
+            bodies: Budget::new(BODIES_BYTES),
+        }
+    }
+
+    /// A place for one more session of a client.
+    pub(super) fn admit(&self, address: IpAddr) -> Result<Permit<IpAddr>, NotOpened> {
+        let key = address_key(address);
+        if let Err(wait) = self.openings.take(&key) {
+            metrics::counter!(names::LIMITED, "limit" => "session_rate").increment(1);
+            return Err(NotOpened::TooFast(wait.0));
+        }
+        self.sessions.try_enter(key).map_err(|_| {
+            metrics::counter!(names::LIMITED, "limit" => "sessions").increment(1);
+            NotOpened::Full
+        })
+    }
+}

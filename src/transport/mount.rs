@@ -1,0 +1,295 @@
+//! The public entrance: an application mounted at a prefix, as one warp filter.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use bytes::Buf;
+use http::header::ORIGIN;
+use http::{HeaderMap, Method};
+use hyper::upgrade::OnUpgrade;
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use warp::filters::BoxedFilter;
+use warp::path::FullPath;
+use warp::reply::Response;
+use warp::{Filter, Rejection};
+
+use super::application::Application;
+use super::bounds::{Bounds, NotOpened};
+use super::pages;
+use super::receiving::Receiving;
+use super::registry::{Registry, sweep_while_alive};
+use super::sending::{Way, send};
+use super::upgrade::Handshake;
+use super::websocket::{self, Mode, Origin, Sockets};
+use crate::clock::Clock;
+use crate::limits::permits::Permit;
+use crate::net::{ConnInfo, TrustedProxies};
+use crate::sockjs::info::IframePage;
+use crate::sockjs::path::{Route, Verdict, route};
+use crate::sockjs::{Close, Settings};
+
+/// Where [`Settings::raw_alias`] leads.
+const RAW_PATH: &str = "/websocket";
+
+/// What a mount needs of the process around it.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Where sessions get the time from.
+    pub clock: Clock,
+    /// Owns the mount's tasks: one sweeper, and one for each WebSocket.
+    pub tasks: TaskTracker,
+    /// Whose `X-Forwarded-For` is believed.
+    pub proxies: TrustedProxies,
+    /// What this mount shares with others.
+    pub bounds: Bounds,
+}
+
+impl Surroundings {
+    /// With tasks that nobody waits for, no trusted proxy, and bounds of its own.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            bounds: Bounds::new(&clock),
+            clock,
+            tasks: TaskTracker::new(),
+            proxies: TrustedProxies::default(),
+        }
+    }
+}
+
+/// An application at a prefix. Cloning shares the sessions.
+#[derive(Clone)]
+pub struct Mount(Arc<Inner>);
+
+struct Inner {
+    prefix: Arc<str>,
+    registry: Arc<Registry>,
+    sockets: Arc<Sockets<dyn Application>>,
+    /// Tells the sockets to end.
+    stop: CancellationToken,
+    iframe: IframePage,
+    proxies: TrustedProxies,
+}
+
+impl Mount {
+    /// Mounts `application` at `prefix`, e.g. `/echo`: it begins with a slash and ends without one.
+    /// Must be called inside a runtime; the sweeper it starts ends with the mount.
+    #[must_use]
+    pub fn new(
+        prefix: &str,
+        settings: Settings,
+        application: Arc<dyn Application>,
+        around: Surroundings,
+    ) -> Self {
+        let prefix: Arc<str> = prefix.trim_end_matches('/').into();
+        let iframe = IframePage::new(&settings.sockjs_url);
+        let Surroundings {
+            clock,
+            tasks,
+            proxies,
+            bounds,
+        } = around;
+        let stop = CancellationToken::new();
+        let sockets = Sockets::new(
+            Arc::clone(&application),
+            socket_settings(&settings),
+            clock.clone(),
+            tasks.clone(),
+            stop.clone(),
+        );
+        let registry = Registry::new(
+            Arc::clone(&prefix),
+            settings.into(),
+            application,
+            clock,
+            bounds,
+        );
+        tasks.spawn(sweep_while_alive(Arc::downgrade(&registry)));
+        Self(Arc::new(Inner {
+            prefix,
+            registry,
+            sockets,
+            stop,
+            iframe,
+            proxies,
+        }))
+    }
+
+    /// The filter that serves everything below the prefix, and rejects what is not below it without
+    /// having touched the request. It routes by hand: warp's own routing collapses and rejects where
+    /// the protocol wants a plain 404 or 405.
+    #[must_use]
+    pub fn filter(&self) -> BoxedFilter<(Response,)> {
+        let (here, mount) = (self.clone(), self.clone());
+        let below = warp::path::full().and_then(move |path: FullPath| {
+            let below = here.0.rest(path.as_str()).is_some();
+            let path = below.then_some(path).ok_or_else(warp::reject::not_found);
+            std::future::ready(path)
+        });
+        let query = warp::query::raw()
+            .or_else(|_| std::future::ready(Ok::<_, Rejection>((String::new(),))));
+        below
+            .and(warp::method())
+            .and(query)
+            .and(warp::header::headers_cloned())
+            .and(warp::ext::optional::<ConnInfo>())
+            .and(warp::ext::optional::<OnUpgrade>())
+            .and(warp::body::stream())
+            .then(
+                move |path: FullPath, method, query, headers, connection, upgrade, body| {
+                    let mount = Arc::clone(&mount.0);
+                    let request = Request {
+                        path,
+                        method,
+                        query,
+                        headers,
+                        connection,
+                        upgrade,
+                    };
+                    async move { mount.serve(request, body).await }
+                },
+            )
+            .boxed()
+    }
+
+    /// HTTP sessions alive.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.0.registry.sessions()
+    }
+
+    /// Refuses new sessions and tells every live one to close, evenly over
+    /// [`Settings::goodbye_spread`]. Returns when all HTTP sessions have been told; streams end with
+    /// the close frame, and sockets, with their closing handshake, when their tasks do.
+    pub async fn close_all(&self, code: u16, reason: &str) {
+        self.0.stop.cancel();
+        self.0.registry.close_all(&Close::new(code, reason)).await;
+    }
+}
+
+fn socket_settings(settings: &Settings) -> websocket::Settings {
+    websocket::Settings {
+        timing: settings.timing,
+        max_message: settings.message_bytes_max,
+        deflate: settings.deflate,
+        close_wait: settings.close_wait,
+        goodbye_spread: settings.goodbye_spread,
+    }
+}
+
+/// A request but for its body.
+struct Request {
+    path: FullPath,
+    method: Method,
+    query: String,
+    headers: HeaderMap,
+    connection: Option<ConnInfo>,
+    upgrade: Option<OnUpgrade>,
+}
+
+impl Inner {
+    /// What follows the prefix in a path, if it lies below it.
+    fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let rest = path.strip_prefix(&*self.prefix)?;
+        if self.registry.settings().raw_alias == Some(rest) {
+            return Some(RAW_PATH);
+        }
+        (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+    }
+
+    async fn serve<S, B>(self: Arc<Self>, request: Request, body: S) -> Response
+    where
+        S: Stream<Item = Result<B, warp::Error>>,
+        B: Buf,
+    {
+        let headers = &request.headers;
+        let settings = self.registry.settings();
+        let Some(rest) = self.rest(request.path.as_str()) else {
+            return pages::not_found(headers);
+        };
+        let on = &settings.transports;
+        let route = match route(rest, request.method.as_str(), on) {
+            Verdict::Serve(route) => route,
+            Verdict::MethodNotAllowed(allow) => return pages::method_not_allowed(allow),
+            Verdict::NotFound => return pages::not_found(headers),
+        };
+        // An origin that is not text is on no list.
+        let origin = headers
+            .get(ORIGIN)
+            .map(|value| value.to_str().unwrap_or(""));
+        if !settings.origins.allow(origin) {
+            return pages::foreign_origin(headers);
+        }
+        match route {
+            Route::Greeting => pages::greeting(headers),
+            Route::Info => pages::information(headers, settings),
+            Route::Iframe => pages::iframe(headers, &self.iframe),
+            Route::Preflight {
+                methods,
+                of_session,
+            } => pages::preflight(headers, methods, of_session && settings.jsessionid),
+            Route::Receive { transport, session } => {
+                let receiving = Receiving {
+                    transport,
+                    session,
+                    query: &request.query,
+                    address: self.address(&request),
+                    request: headers,
+                };
+                receiving.answer(&self.registry).await
+            }
+            Route::XhrSend { session } => {
+                send(&self.registry, Way::Xhr, session, headers, body).await
+            }
+            Route::JsonpSend { session } => {
+                send(&self.registry, Way::Jsonp, session, headers, body).await
+            }
+            Route::WebSocket => self.socket(Mode::Framed, request),
+            Route::RawWebSocket => self.socket(Mode::Raw, request),
+        }
+    }
+
+    fn socket(&self, mode: Mode, request: Request) -> Response {
+        let address = self.address(&request);
+        let deflate = self.sockets.settings().deflate;
+        let Request {
+            method,
+            headers,
+            upgrade,
+            ..
+        } = request;
+        let response = match Handshake::judge(&method, &headers, upgrade, deflate) {
+            Ok(handshake) => match self.place(address) {
+                Ok(place) => {
+                    let origin = Origin {
+                        address,
+                        prefix: Arc::clone(&self.prefix),
+                        place: Some(place.into()),
+                    };
+                    self.sockets.accept(handshake, mode, origin)
+                }
+                Err(why) => return pages::not_opened(&headers, why),
+            },
+            Err(refusal) => refusal.response(),
+        };
+        response.map(Into::into)
+    }
+
+    fn place(&self, address: IpAddr) -> Result<Permit<IpAddr>, NotOpened> {
+        if self.stop.is_cancelled() {
+            return Err(NotOpened::Stopping);
+        }
+        self.registry.bounds().admit(address)
+    }
+
+    fn address(&self, request: &Request) -> IpAddr {
+        let Some(connection) = request.connection else {
+            // Only filters tested without a connection come here.
+            return IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        };
+        let peer = connection.peer.ip();
+        self.proxies.client_address(peer, &request.headers)
+    }
+}

@@ -1,0 +1,98 @@
+//! Answers without a session: the greeting, the information, the iframe page, preflights, refusals.
+
+use http::header::{ALLOW, ETAG, IF_NONE_MATCH, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use warp::reply::Response;
+
+use super::bounds::NotOpened;
+use super::headers::{HTML, JSON, PLAIN, Recipes};
+use crate::sockjs::Settings;
+use crate::sockjs::info::{GREETING, IframePage, info};
+
+/// An answer whose length is known.
+pub(super) fn answer(
+    status: StatusCode,
+    headers: HeaderMap,
+    body: impl Into<bytes::Bytes>,
+) -> Response {
+    let mut response = Response::new(body.into().into());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+pub(super) fn greeting(request: &HeaderMap) -> Response {
+    let headers = Recipes::new(request).content_type(PLAIN).done();
+    answer(StatusCode::OK, headers, GREETING)
+}
+
+pub(super) fn information(request: &HeaderMap, settings: &Settings) -> Response {
+    let mut entropy = [0; 4];
+    let random = getrandom::fill(&mut entropy);
+    let recipes = Recipes::new(request).no_cache().cors();
+    if random.is_err() {
+        let text = "no entropy";
+        return answer(StatusCode::SERVICE_UNAVAILABLE, recipes.done(), text);
+    }
+    let document = info(settings, u32::from_ne_bytes(entropy));
+    answer(StatusCode::OK, recipes.content_type(JSON).done(), document)
+}
+
+pub(super) fn iframe(request: &HeaderMap, page: &IframePage) -> Response {
+    let known = request
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| page.is_known(value));
+    let mut headers = Recipes::new(request)
+        .cache()
+        .when(!known, |recipes| recipes.content_type(HTML))
+        .done();
+    if let Ok(etag) = HeaderValue::from_str(&page.etag) {
+        headers.insert(ETAG, etag);
+    }
+    if known {
+        return answer(StatusCode::NOT_MODIFIED, headers, "");
+    }
+    answer(StatusCode::OK, headers, page.body.clone())
+}
+
+pub(super) fn preflight(request: &HeaderMap, methods: &'static str, cookie: bool) -> Response {
+    let headers = Recipes::new(request)
+        .cors()
+        .cache()
+        .preflight(methods)
+        .when(cookie, Recipes::jsessionid)
+        .done();
+    answer(StatusCode::NO_CONTENT, headers, "")
+}
+
+pub(super) fn not_found(request: &HeaderMap) -> Response {
+    let headers = Recipes::new(request).content_type(PLAIN).done();
+    answer(StatusCode::NOT_FOUND, headers, "Not found.\n")
+}
+
+/// 405 with neither type nor body, as the suite has it.
+pub(super) fn method_not_allowed(allow: &'static str) -> Response {
+    let headers = [(ALLOW, HeaderValue::from_static(allow))];
+    let headers = headers.into_iter().collect();
+    answer(StatusCode::METHOD_NOT_ALLOWED, headers, "")
+}
+
+/// The page is on no list. No cross-origin headers: it may not read this either.
+pub(super) fn foreign_origin(request: &HeaderMap) -> Response {
+    let headers = Recipes::new(request).no_cache().content_type(PLAIN).done();
+    answer(StatusCode::FORBIDDEN, headers, "Origin is not allowed.\n")
+}
+
+/// A session that is not opened. For the client any status but 200 means that this will not do.
+pub(super) fn not_opened(request: &HeaderMap, why: NotOpened) -> Response {
+    let recipes = Recipes::new(request).no_cache().cors().content_type(PLAIN);
+    let mut headers = recipes.done();
+    let (status, wait_s) = match why {
+        NotOpened::TooFast(wait) => (StatusCode::TOO_MANY_REQUESTS, wait.as_secs() + 1),
+        NotOpened::Full | NotOpened::Stopping => (StatusCode::SERVICE_UNAVAILABLE, 1),
+    };
+    headers.insert(RETRY_AFTER, HeaderValue::from(wait_s));
+    answer(status, headers, why.to_string())
+}

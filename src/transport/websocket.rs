@@ -1,0 +1,239 @@
+//! WebSocket sessions, raw and SockJS-framed: accepts the handshake and owns the task that drives the socket.
+
+mod driver;
+mod outbound;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use metrics::{Counter, Gauge};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::application::{Application, Opened};
+use super::upgrade::{Handshake, Upgraded};
+use crate::bell::Bell;
+use crate::clock::Clock;
+use crate::limits::permits::Permit;
+use crate::sockjs::settings::Timing;
+use crate::sockjs::{Form, Transport};
+use crate::telemetry::metrics::names;
+use driver::Driver;
+
+/// What an operator may set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Heartbeat, and how long a client may take nothing of what waits for it.
+    pub timing: Timing,
+    /// The longest message a client may send, in bytes, as sent and as inflated; more is closed 1009.
+    pub max_message: usize,
+    /// Whether permessage-deflate is agreed to.
+    pub deflate: bool,
+    /// How long a client may take to answer a close.
+    pub close_wait: Duration,
+    /// When the server stops, sessions are told at moments spread over this time, so that their
+    /// reconnecting does not hit the other nodes at once.
+    pub goodbye_spread: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            timing: Timing::default(),
+            max_message: 64 * 1024,
+            deflate: true,
+            close_wait: Duration::from_secs(5),
+            goodbye_spread: Duration::ZERO,
+        }
+    }
+}
+
+/// Whether SockJS frames travel in the WebSocket messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The application's messages as they are.
+    Raw,
+    /// `o`, `h`, `a[...]`, `c[...]` to the client, JSON strings from it.
+    Framed,
+}
+
+impl Mode {
+    const fn transport(self) -> Transport {
+        match self {
+            Self::Raw => Transport::RawWebSocket,
+            Self::Framed => Transport::WebSocket,
+        }
+    }
+
+    /// For metrics.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Raw => "raw_websocket",
+            Self::Framed => "websocket",
+        }
+    }
+
+    const fn form(self, deflate: bool) -> Form {
+        match (self, deflate) {
+            (Self::Raw, false) => Form::RawFrame,
+            (Self::Raw, true) => Form::RawDeflated,
+            (Self::Framed, false) => Form::SockJsFrame,
+            (Self::Framed, true) => Form::SockJsDeflated,
+        }
+    }
+}
+
+/// What the WebSocket sessions of one application share.
+#[derive(Debug)]
+pub struct Sockets<A: ?Sized> {
+    settings: Settings,
+    clock: Clock,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    raw: Meters,
+    framed: Meters,
+    opened: AtomicU32,
+    application: Arc<A>,
+}
+
+#[derive(Debug)]
+struct Meters {
+    alive: Gauge,
+    opened: Counter,
+    bytes: Counter,
+    messages: Counter,
+}
+
+impl Meters {
+    fn of(mode: Mode) -> Self {
+        let transport = mode.label();
+        Self {
+            alive: metrics::gauge!(names::SESSIONS, "transport" => transport),
+            opened: metrics::counter!(names::SESSIONS_OPENED, "transport" => transport),
+            bytes: metrics::counter!(names::SESSION_BYTES, "transport" => transport),
+            messages: metrics::counter!(names::SESSION_MESSAGES, "transport" => transport),
+        }
+    }
+}
+
+/// A client's place in the product: who it is and where it came in.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The client's address, as trusted proxies report it.
+    pub address: IpAddr,
+    /// The mount's prefix.
+    pub prefix: Arc<str>,
+    /// Its place among the sessions alive, given back when the session ends.
+    pub place: Option<Arc<Permit<IpAddr>>>,
+}
+
+impl<A: Application + ?Sized> Sockets<A> {
+    /// Sessions of `application`. Their tasks belong to `tasks`, which the owner waits for after it
+    /// has cancelled `stop`; from then on every session says goodbye and ends. The recorder of
+    /// metrics, if there is one, must be installed before.
+    pub fn new(
+        application: Arc<A>,
+        settings: Settings,
+        clock: Clock,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            application,
+            settings,
+            clock,
+            tasks,
+            stop,
+            raw: Meters::of(Mode::Raw),
+            framed: Meters::of(Mode::Framed),
+            opened: AtomicU32::new(0),
+        })
+    }
+
+    /// What is agreed to in a handshake.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Accepts a judged handshake: gives the 101 to answer with, and starts the session once that is
+    /// written. [`Application::open`] is called then, not before.
+    pub fn accept(
+        self: &Arc<Self>,
+        handshake: Handshake,
+        mode: Mode,
+        origin: Origin,
+    ) -> Response<Bytes> {
+        let response = handshake.response();
+        let sockets = Arc::clone(self);
+        self.tasks
+            .spawn(async move { sockets.session(handshake, mode, origin).await });
+        response
+    }
+
+    async fn session(self: Arc<Self>, handshake: Handshake, mode: Mode, origin: Origin) {
+        let Origin {
+            address,
+            prefix,
+            place: _place,
+        } = origin;
+        let deflate = handshake.deflate();
+        let upgraded = match handshake.upgraded().await {
+            Ok(upgraded) => upgraded,
+            Err(fault) => {
+                tracing::debug!(%fault, "handshake came to nothing");
+                return;
+            }
+        };
+        let bell = Bell::default();
+        let opened = Opened {
+            transport: mode.transport(),
+            address,
+            prefix,
+            bell: bell.clone(),
+        };
+        let conversation = self.application.open(opened, self.clock.now());
+        let terms = Terms {
+            settings: &self.settings,
+            clock: &self.clock,
+            meters: match mode {
+                Mode::Raw => &self.raw,
+                Mode::Framed => &self.framed,
+            },
+            mode,
+            form: mode.form(deflate),
+            deflate,
+            number: self.opened.fetch_add(1, Ordering::Relaxed),
+        };
+        let Upgraded { socket, read } = upgraded;
+        // In a box, because a future keeps room for every place that a value passes through.
+        if let Some(mut driver) = Driver::new(terms, socket, conversation).map(Box::new) {
+            driver.run(read, &bell, &self.stop).await;
+        }
+    }
+}
+
+/// What was agreed with one client, and what its session shares with the others.
+#[derive(Clone, Copy, Debug)]
+struct Terms<'a> {
+    settings: &'a Settings,
+    clock: &'a Clock,
+    meters: &'a Meters,
+    mode: Mode,
+    form: Form,
+    deflate: bool,
+    number: u32,
+}
+
+impl Terms<'_> {
+    /// How long after the server's stop this session is told.
+    fn goodbye_delay(&self) -> Duration {
+        // Consecutive numbers land far apart (multiplicative hashing by the golden ratio).
+        let place = f64::from(self.number.wrapping_mul(0x9e37_79b9)) / f64::from(u32::MAX);
+        self.settings.goodbye_spread.mul_f64(place)
+    }
+}

@@ -1,0 +1,202 @@
+//! One session's talk with a viewer: performs what the pure [`Viewer`] asks for, and hands out slices of the log.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use smallvec::SmallVec;
+
+use super::Shared;
+use super::select::{self, Selected};
+use super::watch::Watch;
+use crate::auth::Actor;
+use crate::bell::Bell;
+use crate::clock::Timestamp;
+use crate::results::log::Read;
+use crate::results::{Command, Viewer};
+use crate::sockjs::Form;
+use crate::transport::{Conversation, Next};
+
+/// What a task found out, for the conversation to pick up when it is asked next.
+pub(super) enum Found {
+    Authenticated(Option<Actor>),
+    Selected(Result<Selected, String>),
+}
+
+/// A viewer's half of a session.
+pub(super) struct Viewing {
+    shared: Arc<Shared>,
+    bell: Bell,
+    viewer: Viewer,
+    actor: Option<Arc<Actor>>,
+    watch: Option<Arc<Watch>>,
+    /// Tasks put here what they found and ring the bell. One command is under way at a time.
+    mailbox: Arc<Mutex<Option<Found>>>,
+    warned: bool,
+}
+
+impl Viewing {
+    pub(super) fn new(shared: Arc<Shared>, bell: Bell, now: Timestamp) -> Self {
+        let (viewer, mailbox) = (Viewer::new(now), Arc::default());
+        Self {
+            shared,
+            bell,
+            viewer,
+            actor: None,
+            watch: None,
+            mailbox,
+            warned: false,
+        }
+    }
+
+    fn perform(&mut self, mut command: Option<Command>) {
+        while let Some(next) = command.take() {
+            match next {
+                Command::Authenticate { token } => {
+                    let actor = self
+                        .shared
+                        .auth
+                        .authenticate(&token, self.shared.clock.now());
+                    if actor.is_some() {
+                        command = self.authenticated(actor);
+                    } else {
+                        self.spawn(select::authenticate_late(Arc::clone(&self.shared), token));
+                    }
+                }
+                Command::Select(selection) => {
+                    if let Some(actor) = &self.actor {
+                        let (shared, actor) = (Arc::clone(&self.shared), Arc::clone(actor));
+                        self.spawn(select::select(shared, actor, selection, self.bell.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = Found> + Send + 'static) {
+        let (mailbox, bell) = (Arc::clone(&self.mailbox), self.bell.clone());
+        self.shared.tasks.spawn(async move {
+            let found = task.await;
+            *mailbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+            bell.ring();
+        });
+    }
+
+    fn authenticated(&mut self, actor: Option<Actor>) -> Option<Command> {
+        let known = actor.is_some();
+        self.actor = actor.map(Arc::new);
+        self.viewer.handle_authenticated(known)
+    }
+
+    fn read_mailbox(&mut self) {
+        let found = self
+            .mailbox
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match found {
+            None => {}
+            Some(Found::Authenticated(actor)) => {
+                let command = self.authenticated(actor);
+                self.perform(command);
+            }
+            Some(Found::Selected(Err(text))) => self.viewer.handle_selected(Err(&text)),
+            Some(Found::Selected(Ok(selected))) => {
+                let last = selected.watch().log.last();
+                self.viewer
+                    .handle_selected(Ok((selected.watch().tick(), last)));
+                self.watch = Some(selected.into_watch());
+            }
+        }
+    }
+
+    fn read_tick(&mut self) {
+        let Some(watch) = &self.watch else {
+            return;
+        };
+        self.viewer.handle_tick(watch.tick(), watch.log.last());
+        let troubled = watch.troubled.load(std::sync::atomic::Ordering::Relaxed);
+        if troubled && !self.warned {
+            self.viewer
+                .handle_warning("the result store does not answer; results go on when it does");
+        }
+        self.warned = troubled;
+    }
+
+    fn messages(&mut self) -> Option<Next> {
+        let messages: SmallVec<[_; 2]> =
+            std::iter::from_fn(|| self.viewer.poll_message()).collect();
+        if !messages.is_empty() {
+            return Some(Next::Messages(messages));
+        }
+        let (code, reason) = self.viewer.poll_close()?;
+        Some(Next::Close {
+            code,
+            reason: reason.to_owned(),
+        })
+    }
+
+    fn results(&mut self, form: Form, budget: usize) -> Next {
+        let (Some(watch), Some(cursor)) = (&self.watch, self.viewer.cursor()) else {
+            return Next::Wait;
+        };
+        match watch.log.read(cursor, form, budget) {
+            Read::Slice(slice, last) => {
+                self.viewer.handle_sent(last);
+                Next::Slice(slice)
+            }
+            Read::End => {
+                self.viewer.handle_end();
+                self.messages().unwrap_or(Next::Wait)
+            }
+            Read::Evicted { first, .. } => {
+                let (shared, watch) = (Arc::clone(&self.shared), Arc::clone(watch));
+                self.shared
+                    .tasks
+                    .spawn(async move { watch.recall(&*shared.store, first).await });
+                Next::Wait
+            }
+        }
+    }
+}
+
+impl Conversation for Viewing {
+    fn message(&mut self, text: &str, _now: Timestamp) {
+        let command = self.viewer.handle_message(text);
+        self.perform(command);
+    }
+
+    /// Fleet takes binary messages like text (spec fleet-live-query, 1.2).
+    fn binary(&mut self, bytes: &[u8], now: Timestamp) -> bool {
+        let text = std::str::from_utf8(bytes);
+        if let Ok(text) = text {
+            self.message(text, now);
+        }
+        text.is_ok()
+    }
+
+    fn next(&mut self, form: Form, budget: usize, now: Timestamp) -> Next {
+        self.read_mailbox();
+        self.viewer.handle_timeout(now);
+        self.read_tick();
+        match self.messages() {
+            Some(next) => next,
+            None => self.results(form, budget),
+        }
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        self.viewer.deadline()
+    }
+
+    fn closed(&mut self, _now: Timestamp) {
+        if let Some(watch) = self.watch.take() {
+            watch.log.unsubscribe(&self.bell);
+            self.shared.leave(&watch);
+        }
+    }
+}
+
+impl Drop for Viewing {
+    fn drop(&mut self) {
+        self.closed(Timestamp::default());
+    }
+}

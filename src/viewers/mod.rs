@@ -1,0 +1,118 @@
+//! Viewers of campaigns: the one module that knows both sessions and campaigns.
+//!
+//! [`Viewers`] is the transports' application. Each session gets a [`conversation::Conversation`], a shell around
+//! the pure `results::Viewer`; all conversations about one campaign share a [`watch::Watch`].
+
+mod conversation;
+mod reaper;
+mod select;
+mod ticker;
+mod watch;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dashmap::DashMap;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Auth;
+use crate::catalog::Catalog;
+use crate::clock::{Clock, Timestamp};
+use crate::results::{CampaignId, Claim};
+use crate::store::Store;
+use crate::transport::{Application, Opened};
+use conversation::Viewing;
+use watch::Watch;
+
+/// What the viewers' face needs of the rest.
+#[derive(Clone)]
+pub struct Viewers(Arc<Shared>);
+
+pub(crate) struct Shared {
+    store: Arc<dyn Store>,
+    catalog: Arc<Catalog>,
+    auth: Arc<Auth>,
+    clock: Clock,
+    /// This node's name in claims.
+    node: String,
+    watches: DashMap<CampaignId, Arc<Watch>>,
+    /// Owns every task that a conversation starts.
+    tasks: TaskTracker,
+}
+
+impl Viewers {
+    /// The face, and nothing running yet; see [`Viewers::run`].
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        catalog: Arc<Catalog>,
+        auth: Arc<Auth>,
+        clock: Clock,
+        node: String,
+    ) -> Self {
+        let (watches, tasks) = (DashMap::new(), TaskTracker::new());
+        Self(Arc::new(Shared {
+            store,
+            catalog,
+            auth,
+            clock,
+            node,
+            watches,
+            tasks,
+        }))
+    }
+
+    /// Counts hosts, renews claims and ends what is due, for ever.
+    pub async fn run(&self) {
+        tokio::join!(ticker::run(&self.0), reaper::run(&self.0));
+    }
+
+    /// Gives every claim back and waits for what is under way; call it when the sessions are closed.
+    pub async fn stop(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
+
+impl Application for Viewers {
+    fn open(&self, opened: Opened, now: Timestamp) -> Box<dyn crate::transport::Conversation> {
+        Box::new(Viewing::new(Arc::clone(&self.0), opened.bell, now))
+    }
+}
+
+impl Shared {
+    /// One viewer less. The last one of this node gives the claim back, which starts the resume grace.
+    fn leave(self: &Arc<Self>, watch: &Arc<Watch>) {
+        if watch.viewers.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let (shared, watch) = (Arc::clone(self), Arc::clone(watch));
+        self.tasks.spawn(async move {
+            let _claiming = watch.claiming.lock().await;
+            if watch.viewers.load(Ordering::Acquire) > 0 {
+                return;
+            }
+            let released = shared
+                .store
+                .release(watch.id(), &shared.node, shared.clock.now())
+                .await;
+            if let Err(error) = released {
+                // The lease runs out by itself.
+                tracing::warn!(campaign = %watch.id(), %error, "the claim could not be given back");
+            }
+            shared.watches.remove_if(&watch.id(), |_, watch| {
+                watch.viewers.load(Ordering::Acquire) == 0
+            });
+        });
+    }
+
+    /// Claims the campaign for this node, or renews the claim. Says whether the campaign has ended.
+    async fn claim(&self, watch: &Watch) -> Result<bool, crate::store::StoreError> {
+        let _claiming = watch.claiming.lock().await;
+        let claim = self
+            .store
+            .claim(watch.id(), &self.node, self.clock.now())
+            .await?;
+        Ok(claim != Claim::Claimed)
+    }
+}

@@ -1,0 +1,42 @@
+//! The reaper: ends campaigns that nobody claims, that lost their viewers or ran too long, and forgets old results.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shared;
+use crate::store::Reaped;
+
+/// Twice as often as the promise that a due campaign ends within a second.
+const PERIOD: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(shared: &Arc<Shared>) {
+    let mut periods = tokio::time::interval(PERIOD);
+    periods.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        periods.tick().await;
+        match shared.store.reap(shared.clock.now()).await {
+            Ok(reaped) => {
+                failing = false;
+                reaped.into_iter().for_each(|reaped| tell(shared, reaped));
+            }
+            Err(error) if !failing => {
+                failing = true;
+                tracing::warn!(%error, "the reaper cannot reach the store");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn tell(shared: &Shared, reaped: Reaped) {
+    match reaped {
+        Reaped::Ended(id, ending) => {
+            tracing::info!(campaign = %id, ?ending, "campaign ended");
+            if let Some(watch) = shared.watches.get(&id).map(|watch| Arc::clone(&watch)) {
+                watch.look(&shared.catalog, true, shared.clock.now());
+            }
+        }
+        Reaped::Forgotten(id) => tracing::debug!(campaign = %id, "results forgotten"),
+    }
+}

@@ -1,0 +1,138 @@
+//! What a viewer's two messages make happen: the token is looked up, the campaign opened, joined and claimed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use super::conversation::Found;
+use super::watch::Watch;
+use crate::auth::Actor;
+use crate::bell::Bell;
+use crate::results::{Campaign, Selection, Status};
+
+/// A place among a campaign's viewers. Dropped without being taken (the client left meanwhile), it is given back.
+pub(super) struct Selected {
+    shared: Arc<Shared>,
+    bell: Bell,
+    watch: Arc<Watch>,
+    taken: bool,
+}
+
+impl Selected {
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// The place is taken: from now on the taker gives it back.
+    pub(super) fn into_watch(mut self) -> Arc<Watch> {
+        self.taken = true;
+        Arc::clone(&self.watch)
+    }
+}
+
+impl Drop for Selected {
+    fn drop(&mut self) {
+        if !self.taken {
+            self.watch.log.unsubscribe(&self.bell);
+            self.shared.leave(&self.watch);
+        }
+    }
+}
+
+/// A token that this node does not know may have been made on another one a moment ago.
+pub(super) async fn authenticate_late(shared: Arc<Shared>, token: String) -> Found {
+    if let Err(error) = shared.catalog.catch_up().await {
+        tracing::warn!(%error, "a viewer's token could not be looked up");
+    }
+    Found::Authenticated(shared.auth.authenticate(&token, shared.clock.now()))
+}
+
+/// Opens the campaign for this viewer.
+pub(super) async fn select(
+    shared: Arc<Shared>,
+    actor: Arc<Actor>,
+    selection: Selection,
+    bell: Bell,
+) -> Found {
+    Found::Selected(open(&shared, &actor, selection, bell).await)
+}
+
+async fn open(
+    shared: &Arc<Shared>,
+    actor: &Actor,
+    selection: Selection,
+    bell: Bell,
+) -> Result<Selected, String> {
+    let id = selection.campaign;
+    let unreadable = |error: crate::store::StoreError| {
+        tracing::warn!(campaign = %id, %error, "a viewer could not open the campaign");
+        // The trailing space is the original's (spec fleet-live-query, 1.6).
+        format!("error getting campaign reader: cannot open read channel for campaign {id} ")
+    };
+    let campaign = shared.store.campaign(id).await.map_err(unreadable)?;
+    let campaign = campaign.ok_or_else(|| format!("cannot find campaign for ID {id}"))?;
+    admit(actor, &campaign)?;
+    if campaign.is_cancelled() {
+        return Err(format!(
+            "campaign {id} was cancelled: nobody watched it within 60 seconds"
+        ));
+    }
+    let log = shared.store.follow(id).await.map_err(unreadable)?;
+    let log = log.ok_or_else(|| format!("the results of campaign {id} are no longer kept"))?;
+    if selection.epoch.is_some_and(|epoch| epoch != campaign.epoch) || selection.after > log.last()
+    {
+        return Err(format!(
+            "cannot resume campaign {id} after {}: its log ends before",
+            selection.after
+        ));
+    }
+    let now = shared.clock.now();
+    let watch = {
+        let make = || Arc::new(Watch::new(&campaign, log, &shared.catalog, now));
+        let entry = shared.watches.entry(id).or_insert_with(make);
+        // Counted under the table's lock: the last viewer of before cannot take the watch out in between.
+        entry.viewers.fetch_add(1, Ordering::AcqRel);
+        Arc::clone(&entry)
+    };
+    watch.log.subscribe(bell.clone());
+    let selected = Selected {
+        shared: Arc::clone(shared),
+        bell,
+        watch,
+        taken: false,
+    };
+    if campaign.status != Status::Complete
+        && shared.claim(selected.watch()).await.map_err(unreadable)?
+    {
+        return after_the_end(shared, selected).await;
+    }
+    Ok(selected)
+}
+
+/// The campaign ended between the look and the claim.
+async fn after_the_end(shared: &Arc<Shared>, selected: Selected) -> Result<Selected, String> {
+    let id = selected.watch().id();
+    let campaign = shared.store.campaign(id).await.ok().flatten();
+    if campaign.is_none_or(|campaign| campaign.is_cancelled()) {
+        return Err(format!(
+            "campaign {id} was cancelled: nobody watched it within 60 seconds"
+        ));
+    }
+    selected
+        .watch()
+        .look(&shared.catalog, true, shared.clock.now());
+    Ok(selected)
+}
+
+/// Who may watch: whoever started it, and global admins unless a setting says otherwise; those are audited.
+fn admit(actor: &Actor, campaign: &Campaign) -> Result<(), String> {
+    if !actor.may_watch(campaign) {
+        return Err("forbidden".to_owned());
+    }
+    if actor.user.id != campaign.question.user_id {
+        tracing::info!(
+            target: "audit", user = %actor.user.id, campaign = %campaign.id, "an admin watches another's campaign"
+        );
+    }
+    Ok(())
+}

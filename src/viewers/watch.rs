@@ -1,0 +1,95 @@
+//! A campaign that viewers of this node watch: one log, one count of hosts, one claim for all of them.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use roaring::RoaringBitmap;
+
+use crate::catalog::Catalog;
+use crate::clock::Timestamp;
+use crate::results::{Campaign, CampaignId, Seq, Status, Tick, Totals};
+use crate::store::{CampaignLog, Store};
+
+/// Bytes of bodies read back from the store at once when a viewer needs what memory no longer has: one block of the
+/// log, which takes no more than that at once.
+const RECALL_BYTES: usize = 64 * 1024;
+
+/// What all viewers of one campaign on this node share.
+#[derive(Debug)]
+pub(super) struct Watch {
+    pub(super) log: Arc<CampaignLog>,
+    targets: Arc<RoaringBitmap>,
+    epoch: u64,
+    tick: Mutex<Tick>,
+    pub(super) viewers: AtomicUsize,
+    /// Held while the claim is made or given back, so that the two never cross.
+    pub(super) claiming: tokio::sync::Mutex<()>,
+    recalling: AtomicBool,
+    /// Whether viewers have been told that the store does not answer.
+    pub(super) troubled: AtomicBool,
+}
+
+impl Watch {
+    pub(super) fn new(
+        campaign: &Campaign,
+        log: Arc<CampaignLog>,
+        catalog: &Catalog,
+        now: Timestamp,
+    ) -> Self {
+        let watch = Self {
+            log,
+            targets: Arc::clone(&campaign.question.targets),
+            epoch: campaign.epoch,
+            tick: Mutex::default(),
+            viewers: AtomicUsize::new(0),
+            claiming: tokio::sync::Mutex::default(),
+            recalling: AtomicBool::new(false),
+            troubled: AtomicBool::new(false),
+        };
+        watch.look(catalog, campaign.status == Status::Complete, now);
+        watch
+    }
+
+    pub(super) fn id(&self) -> CampaignId {
+        self.log.id()
+    }
+
+    pub(super) fn tick(&self) -> Tick {
+        *self.tick.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the hosts anew and wakes the viewers; each tells its client what has changed.
+    pub(super) fn look(&self, catalog: &Catalog, ended: bool, now: Timestamp) {
+        let counts = catalog.presence().count(&self.targets, now);
+        let totals = Totals {
+            count: counts.total,
+            online: counts.online,
+            offline: counts.offline,
+            missing_in_action: counts.missing_in_action,
+            epoch: self.epoch,
+        };
+        let mut tick = self.tick.lock().unwrap_or_else(PoisonError::into_inner);
+        *tick = Tick {
+            number: tick.number + 1,
+            totals,
+            ended: ended || tick.ended,
+        };
+        drop(tick);
+        self.log.ring();
+    }
+
+    /// Reads a part of the log back from the store. Viewers who wait for other parts ask again when they are rung.
+    pub(super) async fn recall(&self, store: &dyn Store, first: Seq) {
+        if self.recalling.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let read = store.read(self.id(), Seq(first.0 - 1), RECALL_BYTES).await;
+        self.recalling.store(false, Ordering::Release);
+        match read {
+            Ok(records) => self.log.restore(&records),
+            Err(error) => {
+                tracing::warn!(campaign = %self.id(), first = first.0, %error, "results could not be read back");
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The operators' API over real HTTP, on the embedded store, with time moved by hand. Every answer is held
+//! against the shape that the API's own OpenAPI document promises for it.
+
+mod campaigns;
+mod documented;
+mod errors;
+mod hosts;
+mod roles;
+mod schema;
+mod server;
+mod sessions;
+mod specs;
+mod sync;
+mod tables;
+mod users;

@@ -1,0 +1,32 @@
+//! Tests over real sockets, in one binary: each module is one face of the broker.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
+#![allow(
+    unreachable_pub,
+    reason = "one binary: modules share what they find useful"
+)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests own their tasks and clocks"
+)]
+#![allow(clippy::print_stderr, reason = "a test says what it skips")]
+
+mod agents;
+mod api;
+mod bad_viewers;
+mod broker;
+mod clients;
+mod durability;
+mod hosts;
+mod http;
+mod main_job;
+mod redis;
+mod redis_server;
+mod sockjs;
+mod viewer;
+mod websocket;
+mod wire;

@@ -1,0 +1,97 @@
+//! How sessions begin and end over time: heartbeats, disconnects, the server's own stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use answerback::sockjs::Settings;
+use answerback::sockjs::settings::Timing;
+use answerback::transport::Mount;
+
+use super::client::Client;
+use super::server::Server;
+use super::services::Echo;
+use super::websocket::Socket;
+
+fn echo(timing: Timing) -> Server {
+    let settings = Settings {
+        timing,
+        ..Settings::default()
+    };
+    Server::start(|around| {
+        let mount = Mount::new("/echo", settings, Arc::new(Echo), around.clone());
+        let filter = mount.filter();
+        (vec![mount], filter)
+    })
+}
+
+#[test]
+fn heartbeats_come_on_streams_and_end_polls() {
+    let server = echo(Timing {
+        heartbeat: Duration::from_millis(200),
+        ..Timing::default()
+    });
+    let mut client = Client::to(server.address);
+    client.open("POST", "/echo/000/a/xhr_streaming");
+    assert_eq!(client.chunk().unwrap().len(), 2049);
+    let frames: Vec<String> = (0..4).map(|_| client.chunk().unwrap()).collect();
+    assert_eq!(frames, ["o\n", "h\n", "h\n", "h\n"]);
+    let mut client = Client::to(server.address);
+    let poll = || "/echo/000/b/xhr";
+    assert_eq!(client.ask("POST", poll(), &[], "").body, "o\n");
+    assert_eq!(client.ask("POST", poll(), &[], "").body, "h\n");
+    assert_eq!(client.ask("POST", poll(), &[], "").body, "h\n");
+}
+
+#[test]
+fn a_session_without_a_receiver_ends_and_its_id_is_new_again() {
+    let server = echo(Timing {
+        disconnect: Duration::from_millis(300),
+        ..Timing::default()
+    });
+    let mut client = Client::to(server.address);
+    assert_eq!(client.ask("POST", "/echo/000/a/xhr", &[], "").body, "o\n");
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(server.mounts[0].sessions(), 0);
+    let send = client.ask("POST", "/echo/000/a/xhr_send", &[], "[\"a\"]");
+    assert_eq!(send.status(), 404);
+    assert_eq!(client.ask("POST", "/echo/000/a/xhr", &[], "").body, "o\n");
+}
+
+#[test]
+fn a_waiting_receiver_keeps_its_session() {
+    let server = echo(Timing {
+        disconnect: Duration::from_millis(300),
+        ..Timing::default()
+    });
+    let mut client = Client::to(server.address);
+    assert_eq!(client.ask("POST", "/echo/000/a/xhr", &[], "").body, "o\n");
+    client.request("POST", "/echo/000/a/xhr", &[], b"");
+    std::thread::sleep(Duration::from_millis(700));
+    let mut sender = Client::to(server.address);
+    let send = sender.ask("POST", "/echo/000/a/xhr_send", &[], "[\"a\"]");
+    assert_eq!(send.status(), 204);
+    assert_eq!(client.answer().body, "a[\"a\"]\n");
+}
+
+#[test]
+fn everybody_is_told_when_the_server_stops() {
+    let server = echo(Timing::default());
+    let mut stream = Client::to(server.address);
+    stream.open("POST", "/echo/000/a/xhr_streaming");
+    assert!(stream.chunk().is_some() && stream.chunk().is_some());
+    let mut poll = Client::to(server.address);
+    assert_eq!(poll.ask("POST", "/echo/000/b/xhr", &[], "").body, "o\n");
+    poll.request("POST", "/echo/000/b/xhr", &[], b"");
+    assert!(poll.is_silent());
+    let mut socket = Socket::open_at(server.address, "/echo/000/c/websocket");
+    assert_eq!(socket.text(), "o");
+    let closing = server.mounts[0].close_all(3000, "Go away!");
+    server.runtime.block_on(closing);
+    assert_eq!(stream.chunk().unwrap(), "c[3000,\"Go away!\"]\n");
+    assert_eq!(stream.chunk(), None);
+    assert_eq!(poll.answer().body, "c[3000,\"Go away!\"]\n");
+    assert_eq!(socket.text(), "c[3000,\"Go away!\"]");
+    assert!(socket.is_closed());
+    let refused = Client::to(server.address).ask("POST", "/echo/000/d/xhr", &[], "");
+    assert_eq!(refused.status(), 503);
+}

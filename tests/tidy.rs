@@ -1,0 +1,285 @@
+//! The house rules as tests: floors, sizes, first lines, and the crates that must be in real use.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot read the tree has failed"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The floor of each top-level module, as ARCHITECTURE.md draws them. A module imports only from lower floors.
+const FLOORS: [(u32, &[&str]); 10] = [
+    (0, &["bell", "clock", "limits", "sockjs", "telemetry"]),
+    (1, &["net", "results"]),
+    (2, &["store", "transport"]),
+    (3, &["catalog"]),
+    (4, &["auth"]),
+    (5, &["agents", "api", "console", "ops", "viewers"]),
+    (6, &["config", "shutdown"]),
+    (7, &["cli"]),
+    (8, &["app"]),
+    (9, &["lib", "main"]),
+];
+/// Modules on floor 0 that others on floor 0 may use: they are values, not machinery.
+const VALUES: [&str; 2] = ["bell", "clock"];
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 60;
+/// What pure modules must not name.
+const IMPURE: [&str; 12] = [
+    "tokio",
+    "warp",
+    "hyper",
+    "redis",
+    "rusqlite",
+    "std::fs",
+    "std::net",
+    "std::io",
+    "SystemTime",
+    "Instant",
+    "getrandom",
+    "Clock::System",
+];
+/// The design card's crates.
+const CARD: [&str; 9] = [
+    "warp",
+    "tokio",
+    "tokio_stream",
+    "futures_util",
+    "serde",
+    "serde_json",
+    "redis",
+    "dashmap",
+    "governor",
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files_under(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && name != "node_modules" {
+            files_under(&path, ending, found);
+        } else if name.ends_with(ending) {
+            found.push(path);
+        }
+    }
+}
+
+/// Every Rust file of the project by its path from the root.
+fn sources() -> BTreeMap<String, String> {
+    let mut found = Vec::new();
+    for folder in ["src", "tests", "benches", "examples", "loadtest", "fuzz"] {
+        files_under(&root().join(folder), ".rs", &mut found);
+    }
+    let name = |path: &Path| {
+        path.strip_prefix(root())
+            .unwrap()
+            .to_string_lossy()
+            .into_owned()
+    };
+    found
+        .iter()
+        .map(|path| (name(path), fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+fn floor_of(module: &str) -> Option<u32> {
+    FLOORS
+        .iter()
+        .find(|(_, modules)| modules.contains(&module))
+        .map(|(floor, _)| *floor)
+}
+
+/// The top-level module that a file under `src` belongs to.
+fn module_of(path: &str) -> Option<&str> {
+    let inside = path.strip_prefix("src/")?;
+    Some(inside.split('/').next()?.trim_end_matches(".rs"))
+}
+
+/// A file without what is only compiled for its tests.
+fn without_tests(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or(text)
+}
+
+fn is_test_file(path: &str) -> bool {
+    path.ends_with("tests.rs") || path.contains("/tests/") || path.starts_with("tests/")
+}
+
+/// The modules that a line of code names by `crate::`.
+fn crate_names(text: &str) -> Vec<String> {
+    let code: String = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let mut named = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        let group = rest
+            .strip_prefix('{')
+            .map_or(rest, |group| group.split("};").next().unwrap_or(group));
+        if rest.starts_with('{') {
+            named.extend(group.split(',').map(word));
+        } else {
+            named.push(word(rest));
+        }
+    }
+    named.retain(|name| !name.is_empty());
+    named
+}
+
+fn word(text: &str) -> String {
+    text.trim_start()
+        .chars()
+        .take_while(|at| at.is_alphanumeric() || *at == '_')
+        .collect()
+}
+
+#[test]
+fn modules_import_only_from_lower_floors() {
+    let mut faults = Vec::new();
+    for (path, text) in sources() {
+        let Some(module) = module_of(&path) else {
+            continue;
+        };
+        if is_test_file(&path) || module == "lib" {
+            continue;
+        }
+        let floor =
+            floor_of(module).unwrap_or_else(|| panic!("{path}: {module} stands on no floor"));
+        for name in crate_names(without_tests(&text)) {
+            let Some(other) = floor_of(&name) else {
+                continue;
+            };
+            let value = VALUES.contains(&name.as_str()) && !VALUES.contains(&module);
+            if name != module && other >= floor && !value {
+                faults.push(format!(
+                    "{path}: {module} (floor {floor}) imports {name} (floor {other})"
+                ));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn pure_modules_name_no_machinery() {
+    let mut faults = Vec::new();
+    for (path, text) in sources() {
+        let pure = path.starts_with("src/sockjs/") || path.starts_with("src/results/");
+        if !pure || is_test_file(&path) {
+            continue;
+        }
+        for (at, line) in without_tests(&text).lines().enumerate() {
+            let code = line.split("//").next().unwrap_or(line);
+            for word in IMPURE.iter().filter(|word| code.contains(**word)) {
+                faults.push(format!("{path}:{}: {word}", at + 1));
+            }
+        }
+        let foreign = crate_names(without_tests(&text)).into_iter();
+        let sockjs = path.starts_with("src/sockjs/");
+        faults.extend(
+            foreign
+                .filter(|name| sockjs && name != "sockjs" && name != "clock")
+                .map(|name| format!("{path}: {name}")),
+        );
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_is_for_and_is_short() {
+    let mut faults = Vec::new();
+    for (path, text) in sources() {
+        if !text.starts_with("//! ") {
+            faults.push(format!(
+                "{path}: the first line does not say what the file is for"
+            ));
+        }
+        let lines = text.lines().count();
+        if lines > FILE_LINES_MAX {
+            faults.push(format!("{path}: {lines} lines"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn functions_are_short() {
+    let mut faults = Vec::new();
+    for (path, text) in sources() {
+        let mut open: Option<(usize, usize, String)> = None;
+        for (at, line) in text.lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let code = line.trim_start();
+            let starts = code.starts_with("fn ")
+                || code.contains(" fn ") && code.starts_with(['p', 'a', 'c']);
+            if open.is_none() && starts && !code.ends_with(';') {
+                open = Some((indent, at, code.to_owned()));
+            } else if let Some((depth, from, name)) = &open
+                && indent == *depth
+                && (code == "}" || code.ends_with(';') && !code.starts_with(')'))
+            {
+                if at - from > FUNCTION_LINES_MAX {
+                    faults.push(format!("{path}:{}: {} lines: {name}", from + 1, at - from));
+                }
+                open = None;
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn the_cards_crates_are_direct_dependencies_in_real_use() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let code: String = sources()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("src/") && !is_test_file(path))
+        .map(|(_, text)| without_tests(&text).to_owned())
+        .collect();
+    for name in CARD {
+        let listed = |line: &str| line.replace('-', "_").starts_with(&format!("{name} ="));
+        assert!(manifest.lines().any(listed), "{name} is not listed");
+        assert!(code.contains(&format!("{name}::")), "{name} is not used");
+    }
+}
+
+#[test]
+fn the_papers_are_there_and_the_changelog_has_a_place_for_news() {
+    for name in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        ".ci/run",
+        "test",
+    ] {
+        assert!(root().join(name).exists(), "{name} is missing");
+    }
+    assert!(
+        fs::read_to_string(root().join("CHANGELOG.md"))
+            .unwrap()
+            .contains("## Unreleased")
+    );
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for (_, modules) in FLOORS {
+        for module in modules.iter().filter(|module| **module != "lib") {
+            assert!(
+                architecture.contains(module),
+                "ARCHITECTURE.md does not draw {module}"
+            );
+        }
+    }
+}
