@@ -99,6 +99,7 @@ impl Core {
             // The campaign has ended; the reaper finds that at the old deadline and puts the lists right.
             tracing::warn!(%error, "an ended campaign is still listed as active");
         }
+        self.bell.active();
         Ok(true)
     }
 
@@ -130,6 +131,7 @@ impl Core {
                 tracing::warn!(%error, "the reaper could not note what it did");
                 break;
             }
+            self.bell.active();
             if overdue.len() < ROUND {
                 break;
             }
@@ -200,10 +202,10 @@ impl Core {
         }
     }
 
-    /// Agents of this node are not given the campaign any more, and other nodes hear of it.
+    /// Agents of this node are not given the campaign any more. Other nodes compare the list of active campaigns when
+    /// the bell rings, so it rings only after the campaign has left that list.
     fn retire(&self, id: CampaignId) {
         self.touch(id);
         self.active.remove(id);
-        self.bell.active();
     }
 }
