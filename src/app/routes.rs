@@ -12,7 +12,7 @@ use warp::reply::Response;
 use super::start::Parts;
 use crate::config::Settings;
 use crate::ops::{self, Ops};
-use crate::sockjs::settings::Origins;
+use crate::sockjs::settings::{Origins, Timing};
 use crate::sockjs::{self, Close};
 use crate::transport::{Mount, Surroundings};
 use crate::{agents, api, console};
@@ -44,6 +44,10 @@ pub(super) fn mounts(parts: &Parts, settings: &Settings) -> Mounts {
         raw_alias: Some("/websockets"),
         goodbye_spread: settings.drain,
         response_limit: settings.sockjs_response_limit,
+        timing: Timing {
+            heartbeat: settings.heartbeat,
+            ..defaults.timing
+        },
         sockjs_url: settings
             .sockjs_url
             .clone()

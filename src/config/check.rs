@@ -87,6 +87,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
             raw.sockjs_response_limit.unwrap_or(131_072),
             4096,
         ),
+        heartbeat: faults.heartbeat(raw.heartbeat_s.unwrap_or(25)),
         sockjs_url: raw.sockjs_url,
         origins: raw.origins,
         osquery_logs: faults.one_of("osquery-logs", raw.osquery_logs, &SINKS),
@@ -153,6 +154,13 @@ impl Collected {
             self.add(flag, format!("{value} is less than {least}"));
         }
         value
+    }
+
+    fn heartbeat(&mut self, seconds: u64) -> Duration {
+        if !(1..=30).contains(&seconds) {
+            self.add("heartbeat-s", format!("{seconds} is not between 1 and 30"));
+        }
+        Duration::from_secs(seconds)
     }
 
     /// One of the words, or the first of them if nothing was typed.
@@ -246,6 +254,7 @@ mod tests {
             tls_cert: Some("c.pem".into()),
             trusted_proxies: Some(vec!["10.0.0.0/8".into(), "ten".into()]),
             fsync: Some("sometimes".into()),
+            heartbeat_s: Some(35),
             ..Raw::default()
         };
         let told = faults(raw);
@@ -255,6 +264,7 @@ mod tests {
             "--tls-cert",
             "--trusted-proxies",
             "--fsync",
+            "--heartbeat-s",
         ] {
             assert_eq!(
                 told.iter().filter(|fault| fault.starts_with(flag)).count(),

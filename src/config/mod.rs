@@ -45,6 +45,8 @@ pub struct Settings {
     pub fsync: bool,
     /// Bytes of a SockJS streaming response.
     pub sockjs_response_limit: usize,
+    /// After how much silence a viewer gets a heartbeat.
+    pub heartbeat: Duration,
     /// Where SockJS iframes load the client from.
     pub sockjs_url: Option<String>,
     /// Who may open result streams; none for everybody.

@@ -114,6 +114,10 @@ pub struct Raw {
     /// Bytes after which a SockJS streaming response ends and the client opens the next [default: 131072]
     #[arg(long, env = "ANSWERBACK_SOCKJS_RESPONSE_LIMIT", value_name = "BYTES")]
     pub sockjs_response_limit: Option<usize>,
+    /// Seconds after which a viewer that has heard nothing gets a heartbeat, at most 30 (JSONP clients give up
+    /// at 35); lower it behind proxies that cut idle connections sooner [default: 25]
+    #[arg(long, env = "ANSWERBACK_HEARTBEAT_S", value_name = "SECONDS")]
+    pub heartbeat_s: Option<u64>,
     /// Where SockJS iframes load sockjs-client from; must be the embedding page's version
     #[arg(long, env = "ANSWERBACK_SOCKJS_URL", value_name = "URL")]
     pub sockjs_url: Option<String>,
@@ -158,7 +162,7 @@ impl Raw {
             listen data_dir store demo tls_cert tls_key tls_self_signed insecure_http trusted_proxies
             admin_email admin_password api_token enroll_secret node advertise node_secret unclaimed_s
             resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only log_mib fsync
-            sockjs_response_limit sockjs_url origins osquery_logs connections drain_s log log_format
+            sockjs_response_limit heartbeat_s sockjs_url origins osquery_logs connections drain_s log log_format
         )
     }
 

@@ -1,10 +1,12 @@
 // The real sockjs-client in Node, forced to one transport.
-// Usage: node sockjs.mjs BASE-URL TOKEN CAMPAIGN TRANSPORT. Prints {transport, seqs, hosts} when finished.
+// Usage: node sockjs.mjs BASE-URL TOKEN CAMPAIGN TRANSPORT. Prints {transport, seqs, heartbeats} when finished.
 import SockJS from "sockjs-client";
 
 const [base, token, campaign, transport] = process.argv.slice(2);
 const socket = new SockJS(`${base}/api/latest/fleet/results`, undefined, { transports: [transport] });
 const seqs = [];
+let heartbeats = 0;
+socket.addEventListener("heartbeat", () => { heartbeats += 1; });
 socket.onopen = () => {
   socket.send(JSON.stringify({ type: "auth", data: { token } }));
   socket.send(JSON.stringify({ type: "select_campaign", data: { campaign_id: Number(campaign) } }));
@@ -13,7 +15,7 @@ socket.onmessage = ({ data }) => {
   const message = JSON.parse(data);
   if (message.type === "result") seqs.push(message.data.seq);
   if (message.type === "status" && message.data.status === "finished") {
-    console.log(JSON.stringify({ transport: socket.transport, seqs }));
+    console.log(JSON.stringify({ transport: socket.transport, seqs, heartbeats }));
     socket.close();
   }
 };

@@ -13,6 +13,18 @@ use crate::hosts::Host;
 /// How long a client may take, a cold browser on a busy machine included.
 const CLIENT_WITHIN: Duration = Duration::from_secs(120);
 
+/// The transports that sockjs-client has in Node.
+const IN_NODE: [&str; 4] = ["websocket", "xhr-streaming", "xhr-polling", "eventsource"];
+
+/// How many hosts answer where every transport is gone through: 500 in the long run.
+fn host_count() -> usize {
+    if std::env::var_os("ANSWERBACK_LONG").is_some() {
+        500
+    } else {
+        60
+    }
+}
+
 fn clients() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
@@ -26,7 +38,7 @@ fn document() -> String {
     path.display().to_string()
 }
 
-async fn node(script: &str, args: &[&str]) -> String {
+async fn node<const N: usize>(script: &str, args: [&str; N]) -> String {
     let running = Command::new("node")
         .arg(clients().join(script))
         .args(args)
@@ -46,7 +58,7 @@ async fn node(script: &str, args: &[&str]) -> String {
 }
 
 async fn browser(task: &str, input: Value) -> Value {
-    serde_json::from_str(&node("browser.mjs", &[task, &input.to_string()]).await).unwrap()
+    serde_json::from_str(&node("browser.mjs", [task, &input.to_string()]).await).unwrap()
 }
 
 /// A broker with hosts that have answered one campaign.
@@ -81,7 +93,7 @@ async fn the_documents_script_works_in_node() {
     let (broker, campaign) = answered(&[], 3).await;
     let said = node(
         "example.mjs",
-        &[&document(), &broker.url(""), TOKEN, &campaign.to_string()],
+        [&document(), &broker.url(""), TOKEN, &campaign.to_string()],
     )
     .await;
     assert_eq!(
@@ -96,7 +108,7 @@ async fn the_documents_script_works_in_node_over_tls() {
     let campaign = started_over_tls(&broker).await;
     let said = node(
         "example.mjs",
-        &[&document(), &broker.url(""), TOKEN, &campaign.to_string()],
+        [&document(), &broker.url(""), TOKEN, &campaign.to_string()],
     )
     .await;
     let heard = types(&said);
@@ -164,28 +176,48 @@ async fn the_documents_script_works_in_chromium_plain_and_over_tls() {
 
 #[tokio::test]
 async fn sockjs_client_in_node_gets_all_over_each_transport_it_has() {
-    const HOSTS: usize = 60;
-    let (broker, campaign) = answered(&["--sockjs-response-limit", "4096"], HOSTS).await;
-    for transport in ["websocket", "xhr-streaming", "xhr-polling", "eventsource"] {
+    let count = host_count();
+    let (broker, campaign) = answered(&["--sockjs-response-limit", "4096"], count).await;
+    for transport in IN_NODE {
         let said = node(
             "sockjs.mjs",
-            &[&broker.url(""), TOKEN, &campaign.to_string(), transport],
+            [&broker.url(""), TOKEN, &campaign.to_string(), transport],
         )
         .await;
         let said: Value = serde_json::from_str(&said).unwrap();
         assert_eq!(said["transport"], transport);
         assert_eq!(
             said["seqs"],
-            json!((1..=HOSTS).collect::<Vec<_>>()),
+            json!((1..=count).collect::<Vec<_>>()),
             "{transport}"
         );
     }
 }
 
 #[tokio::test]
+async fn heartbeats_keep_an_idle_client_open() {
+    let broker = Broker::start(&["--heartbeat-s", "1"]).await;
+    let host = Host::enroll(&broker, "late").await;
+    host.read(&broker).await;
+    let campaign = broker.run_on_all("select 1").await.to_string();
+    let (url, number) = (broker.url(""), campaign.parse().unwrap());
+    let watching = IN_NODE.map(|transport| node("sockjs.mjs", [&url, TOKEN, &campaign, transport]));
+    let answering = async {
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(host.answer(&broker, number, json!([])).await, 200);
+    };
+    let (said, ()) = tokio::join!(futures_util::future::join_all(watching), answering);
+    for said in said {
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(said["seqs"], json!([1]), "{said}");
+        assert!(said["heartbeats"].as_u64() >= Some(3), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn sockjs_client_in_chromium_gets_all_over_each_transport() {
-    const HOSTS: usize = 60;
-    let (broker, campaign) = answered(&["--sockjs-response-limit", "4096"], HOSTS).await;
+    let count = host_count();
+    let (broker, campaign) = answered(&["--sockjs-response-limit", "4096"], count).await;
     for (transport, cross) in [
         ("websocket", false),
         ("websocket", true),
@@ -193,6 +225,7 @@ async fn sockjs_client_in_chromium_gets_all_over_each_transport() {
         ("xhr-streaming", true),
         ("eventsource", false),
         ("htmlfile", false),
+        ("xhr-polling", false),
         ("xhr-polling", true),
         ("jsonp-polling", false),
         ("jsonp-polling", true),
@@ -204,7 +237,7 @@ async fn sockjs_client_in_chromium_gets_all_over_each_transport() {
         assert_eq!(said["transport"], transport, "{said}");
         assert_eq!(
             said["seqs"],
-            json!((1..=HOSTS).collect::<Vec<_>>()),
+            json!((1..=count).collect::<Vec<_>>()),
             "{transport}, cross {cross}"
         );
     }
@@ -314,12 +347,12 @@ async fn the_command_line_prints_a_line_a_host_and_tells_by_its_exit_code() {
 
 #[tokio::test]
 async fn a_blocked_websocket_falls_back_by_itself_and_still_delivers() {
-    const HOSTS: usize = 60;
-    let (broker, campaign) = answered(&[], HOSTS).await;
+    let count = host_count();
+    let (broker, campaign) = answered(&[], count).await;
     let input = json!({ "base": broker.url(""), "token": TOKEN, "campaign": campaign });
     let said = browser("blocked", input).await;
     assert_eq!(said["transport"], "xhr-streaming", "{said}");
-    assert_eq!(said["seqs"], json!((1..=HOSTS).collect::<Vec<_>>()));
+    assert_eq!(said["seqs"], json!((1..=count).collect::<Vec<_>>()));
     assert!(
         said["refused"].as_u64().is_some_and(|refused| refused > 0),
         "{said}"
@@ -328,7 +361,7 @@ async fn a_blocked_websocket_falls_back_by_itself_and_still_delivers() {
 
 #[tokio::test]
 async fn iframe_transports_work_from_another_origin() {
-    const HOSTS: usize = 60;
+    let count = host_count();
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -337,7 +370,7 @@ async fn iframe_transports_work_from_another_origin() {
     let library = format!("http://127.0.0.1:{port}/sockjs.js");
     let (broker, campaign) = answered(
         &["--sockjs-response-limit", "4096", "--sockjs-url", &library],
-        HOSTS,
+        count,
     )
     .await;
     for transport in [
@@ -353,7 +386,7 @@ async fn iframe_transports_work_from_another_origin() {
         assert_eq!(said["transport"], transport, "{said}");
         assert_eq!(
             said["seqs"],
-            json!((1..=HOSTS).collect::<Vec<_>>()),
+            json!((1..=count).collect::<Vec<_>>()),
             "{transport}"
         );
     }
