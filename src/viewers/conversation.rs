@@ -147,11 +147,18 @@ impl Viewing {
                 self.viewer.handle_end();
                 self.messages().unwrap_or(Next::Wait)
             }
-            Read::Evicted { first, .. } => {
+            Read::Evicted { first, last } if watch.is_gone(first) => {
+                self.viewer.handle_failure(&format!(
+                    "results {first} to {last} of campaign {} are no longer kept",
+                    watch.id()
+                ));
+                self.messages().unwrap_or(Next::Wait)
+            }
+            Read::Evicted { first, last } => {
                 let (shared, watch) = (Arc::clone(&self.shared), Arc::clone(watch));
                 self.shared
                     .tasks
-                    .spawn(async move { watch.recall(&*shared.store, first).await });
+                    .spawn(async move { watch.recall(&*shared.store, first, last).await });
                 Next::Wait
             }
         }

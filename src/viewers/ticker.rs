@@ -4,12 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
+
 use super::Shared;
 use super::watch::Watch;
 use crate::store::StoreError;
 
 /// The cadence of `totals` and `status` (spec fleet-live-query, 1.8), and of renewing claims.
 const TICK: Duration = Duration::from_secs(5);
+
+/// Claims renewed at the same time: one after the other, a store that hangs would cost a second a campaign, and the
+/// last ones their leases.
+const AT_ONCE: usize = 32;
 
 pub(super) async fn run(shared: &Arc<Shared>) {
     let mut ticks = tokio::time::interval(TICK);
@@ -21,9 +27,10 @@ pub(super) async fn run(shared: &Arc<Shared>) {
             .iter()
             .map(|entry| Arc::clone(&entry))
             .collect();
-        for watch in watches {
-            tick(shared, &watch).await;
-        }
+        let renewals = watches.iter().map(|watch| tick(shared, watch));
+        stream::iter(renewals)
+            .for_each_concurrent(AT_ONCE, |renewal| renewal)
+            .await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! A campaign that viewers of this node watch: one log, one count of hosts, one claim for all of them.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use roaring::RoaringBitmap;
@@ -25,6 +25,8 @@ pub(super) struct Watch {
     /// Held while the claim is made or given back, so that the two never cross.
     pub(super) claiming: tokio::sync::Mutex<()>,
     recalling: AtomicBool,
+    /// The last position that the store was asked for in vain: it and those before it that memory has dropped are gone.
+    gone: AtomicU64,
     /// Whether viewers have been told that the store does not answer.
     pub(super) troubled: AtomicBool,
 }
@@ -44,6 +46,7 @@ impl Watch {
             viewers: AtomicUsize::new(0),
             claiming: tokio::sync::Mutex::default(),
             recalling: AtomicBool::new(false),
+            gone: AtomicU64::new(0),
             troubled: AtomicBool::new(false),
         };
         watch.look(catalog, campaign.status == Status::Complete, now);
@@ -78,15 +81,30 @@ impl Watch {
         self.log.ring();
     }
 
+    /// Whether what memory has dropped from this position on can not be read back: the store has forgotten it, or lost
+    /// it in a failover and has other answers at these positions.
+    pub(super) fn is_gone(&self, first: Seq) -> bool {
+        let forked = self.log.forked_after();
+        forked.is_some_and(|same| first > same) || first.0 <= self.gone.load(Ordering::Acquire)
+    }
+
     /// Reads a part of the log back from the store. Viewers who wait for other parts ask again when they are rung.
-    pub(super) async fn recall(&self, store: &dyn Store, first: Seq) {
+    pub(super) async fn recall(&self, store: &dyn Store, first: Seq, last: Seq) {
         if self.recalling.swap(true, Ordering::AcqRel) {
             return;
         }
         let read = store.read(self.id(), Seq(first.0 - 1), RECALL_BYTES).await;
         self.recalling.store(false, Ordering::Release);
         match read {
-            Ok(records) => self.log.restore(&records),
+            Ok(mut records) => {
+                if let Some(same) = self.log.forked_after() {
+                    records.retain(|record| record.seq <= same);
+                }
+                if records.is_empty() {
+                    self.gone.fetch_max(last.0, Ordering::AcqRel);
+                }
+                self.log.restore(&records);
+            }
             Err(error) => {
                 tracing::warn!(campaign = %self.id(), first = first.0, %error, "results could not be read back");
             }

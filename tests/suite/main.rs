@@ -20,6 +20,7 @@ mod api;
 mod bad_viewers;
 mod broker;
 mod clients;
+mod conversations;
 mod durability;
 mod hosts;
 mod http;

@@ -1,0 +1,213 @@
+//! Viewers' conversations in this process, on the embedded store: what happens when the log cannot give what follows.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use answerback::auth::{self, Auth, Presets, bootstrap};
+use answerback::catalog::Catalog;
+use answerback::clock::{Clock, Timestamp};
+use answerback::results::{
+    Answer, Campaign, Ending, HostId, QueryId, Question, Rules, Seq, UserId,
+};
+use answerback::sockjs::{Form, Transport, payload};
+use answerback::store::Store;
+use answerback::store::embedded::{EmbeddedStore, Fsync, Settings};
+use answerback::transport::{Application, Bell, Conversation, Next, Opened};
+use answerback::viewers::Viewers;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::broker::{PASSWORD, TOKEN};
+
+const START: Timestamp = Timestamp::from_secs(1_000_000);
+const HOSTS: u32 = 40;
+/// What one viewer takes at a time.
+const BUDGET: usize = 8 * 1024;
+
+/// A campaign whose answers are four times as long as what memory keeps of them.
+struct Stage {
+    store: Arc<EmbeddedStore>,
+    viewers: Viewers,
+    campaign: Campaign,
+    _dir: TempDir,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let dir = TempDir::new().unwrap();
+        let settings = Settings {
+            dir: dir.path().join("data"),
+            rules: Rules::default(),
+            log_bytes_max: 256 * 1024,
+            logs_bytes_max: 1 << 30,
+            fsync: Fsync::Never,
+            encode: payload::encode,
+        };
+        let store = EmbeddedStore::open(settings, START).await.unwrap();
+        let catalog = Arc::new(Catalog::load(store.clone()).await.unwrap());
+        let presets = Presets {
+            email: Some("admin@example.com".to_owned()),
+            password: Some(PASSWORD.to_owned()),
+            api_token: Some(TOKEN.to_owned()),
+        };
+        bootstrap(&catalog, &presets, START).await.unwrap();
+        let auth = Arc::new(Auth::new(Arc::clone(&catalog), auth::Settings::default()));
+        let clock = Clock::manual(START);
+        let viewers = Viewers::new(store.clone(), catalog, auth, clock, "a".to_owned());
+        let question = Question {
+            query_id: QueryId(1),
+            query_name: None,
+            user_id: UserId(1),
+            sql: "select 1".to_owned(),
+            targets: Arc::new((1..=HOSTS).collect()),
+        };
+        let campaign = store.create(question, START).await.unwrap();
+        Self {
+            store,
+            viewers,
+            campaign,
+            _dir: dir,
+        }
+    }
+
+    /// A viewer that has selected the campaign and heard the totals.
+    async fn viewer(&self) -> Watching {
+        let bell = Bell::default();
+        let opened = Opened {
+            transport: Transport::RawWebSocket,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            prefix: "/results".into(),
+            bell: bell.clone(),
+        };
+        let mut conversation = self.viewers.open(opened, START);
+        for message in [
+            json!({ "type": "auth", "data": { "token": TOKEN } }),
+            json!({ "type": "select_campaign", "data": { "campaign_id": self.campaign.id.0 } }),
+        ] {
+            conversation.message(&message.to_string(), START);
+        }
+        let mut watching = Watching { conversation, bell };
+        let told = watching.next().await;
+        let Next::Messages(messages) = told else {
+            panic!("no totals: {told:?}");
+        };
+        assert_eq!(parsed(&messages[0])["type"], "totals");
+        watching
+    }
+
+    async fn all_answer(&self) {
+        for host in 1..=HOSTS {
+            let body = format!(
+                r#""host":{{"id":{host}}},"rows":["{}"],"error":null"#,
+                "x".repeat(25_000)
+            );
+            let answer = Answer {
+                host: HostId(host),
+                failed: false,
+                body: Bytes::from(body),
+            };
+            self.store
+                .append(self.campaign.id, answer, START)
+                .await
+                .unwrap();
+        }
+    }
+}
+
+struct Watching {
+    conversation: Box<dyn Conversation>,
+    bell: Bell,
+}
+
+impl Watching {
+    /// What a driver would get, once there is something.
+    async fn next(&mut self) -> Next {
+        let asking = async {
+            loop {
+                match self.conversation.next(Form::RawFrame, BUDGET, START) {
+                    Next::Wait => self.bell.rung().await,
+                    next => return next,
+                }
+            }
+        };
+        let next = tokio::time::timeout(Duration::from_secs(20), asking).await;
+        next.expect("something comes")
+    }
+
+    /// The results that come before anything else, and what does then.
+    async fn results(&mut self) -> (usize, Next) {
+        let mut count = 0;
+        loop {
+            match self.next().await {
+                Next::Slice(slice) => count += slice.messages,
+                next => return (count, next),
+            }
+        }
+    }
+
+    /// Fails unless these results were told to be missing before a normal close.
+    async fn assert_told(&mut self, told: &Next, first: u32, last: u32) {
+        let Next::Messages(messages) = told else {
+            panic!("{told:?}");
+        };
+        let error = parsed(&messages[0]);
+        assert_eq!(error["type"], "error");
+        let text = error["data"].as_str().unwrap();
+        assert!(text.starts_with(&format!("results {first} to ")), "{text}");
+        let end: u32 = text.split(' ').nth(3).unwrap().parse().unwrap();
+        assert!(
+            end <= last && text.ends_with("are no longer kept"),
+            "{text}"
+        );
+        assert!(matches!(self.next().await, Next::Close { code: 1000, .. }));
+    }
+}
+
+fn parsed(message: &[u8]) -> Value {
+    serde_json::from_slice(message).unwrap()
+}
+
+#[tokio::test]
+async fn what_memory_has_dropped_is_read_back() {
+    let stage = Stage::set().await;
+    let mut watching = stage.viewer().await;
+    stage.all_answer().await;
+    let (count, _) = watching.results().await;
+    assert_eq!(count, HOSTS as usize);
+}
+
+#[tokio::test]
+async fn results_that_are_forgotten_before_a_viewer_has_read_them_are_told_to_be_missing() {
+    let stage = Stage::set().await;
+    let mut watching = stage.viewer().await;
+    stage.all_answer().await;
+    let id = stage.campaign.id;
+    assert!(stage.store.end(id, Ending::Stopped, START).await.unwrap());
+    stage
+        .store
+        .reap(START + Rules::default().retention)
+        .await
+        .unwrap();
+    let (count, told) = watching.results().await;
+    assert_eq!(count, 0, "positions were left out");
+    watching.assert_told(&told, 1, HOSTS).await;
+}
+
+#[tokio::test]
+async fn results_that_a_failover_replaced_are_not_read_back_from_the_store() {
+    let stage = Stage::set().await;
+    let mut watching = stage.viewer().await;
+    stage.all_answer().await;
+    let log = stage
+        .store
+        .follow(stage.campaign.id)
+        .await
+        .unwrap()
+        .unwrap();
+    log.fork(Seq(5));
+    let (count, told) = watching.results().await;
+    assert_eq!(count, 5, "up to there both are the same");
+    watching.assert_told(&told, 6, HOSTS).await;
+}
