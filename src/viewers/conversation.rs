@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use smallvec::SmallVec;
 
 use super::Shared;
-use super::select::{self, Selected};
+use super::select::{self, Found};
 use super::watch::Watch;
 use crate::auth::Actor;
 use crate::bell::Bell;
@@ -14,12 +14,6 @@ use crate::results::log::Read;
 use crate::results::{Command, Viewer};
 use crate::sockjs::Form;
 use crate::transport::{Conversation, Next};
-
-/// What a task found out, for the conversation to pick up when it is asked next.
-pub(super) enum Found {
-    Authenticated(Option<Actor>),
-    Selected(Result<Selected, String>),
-}
 
 /// A viewer's half of a session.
 pub(super) struct Viewing {

@@ -4,11 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use super::conversation::Found;
 use super::watch::Watch;
 use crate::auth::Actor;
 use crate::bell::Bell;
 use crate::results::{Campaign, Selection, Status};
+
+/// What a task found out, for the conversation to pick up when it is asked next.
+pub(super) enum Found {
+    Authenticated(Option<Actor>),
+    Selected(Result<Selected, String>),
+}
 
 /// A place among a campaign's viewers. Dropped without being taken (the client left meanwhile), it is given back.
 pub(super) struct Selected {

@@ -9,8 +9,7 @@ use redis::{PushInfo, PushKind, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::link::TIMEOUT;
-use super::url::connection_config;
+use super::url::{TIMEOUT, connection_config};
 use super::{Core, lock};
 use crate::results::CampaignId;
 

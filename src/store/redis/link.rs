@@ -12,12 +12,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::scripts::Script;
-use super::url::{Place, connection_config};
+use super::url::{Place, TIMEOUT, connection_config};
 use crate::store::StoreError;
 
-/// How long a call or a connection attempt may take: with what waits before it, under the second that the store's
-/// trait promises.
-pub(super) const TIMEOUT: Duration = Duration::from_millis(900);
 /// How long a call waits for a connection that has just broken; a call that finds it broken for longer fails at once.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// Bounds of the pause between two connection attempts.
@@ -25,8 +22,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// A cluster connection mends itself; if no call has succeeded for this long, it is made again.
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(5);
-/// Commands that may wait for the socket; the client's default of 50 is less than one burst of agents.
-pub(super) const PIPELINE_COMMANDS: usize = 1024;
 
 #[derive(Clone)]
 enum Wire {

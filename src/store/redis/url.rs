@@ -1,5 +1,7 @@
 //! Where Redis is: one server, Sentinels that know the master, or a cluster, read from one URL.
 
+use std::time::Duration;
+
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::io::tcp::{TcpSettings, socket2};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
@@ -8,10 +10,13 @@ use redis::{
     RedisResult, TlsCertificates, TlsMode,
 };
 
-use super::link::{PIPELINE_COMMANDS, TIMEOUT};
 use crate::store::StoreError;
-use std::time::Duration;
 
+/// How long a call or a connection attempt may take: with what waits before it, under the second that the store's
+/// trait promises.
+pub(super) const TIMEOUT: Duration = Duration::from_millis(900);
+/// Commands that may wait for the socket; the client's default of 50 is less than one burst of agents.
+const PIPELINE_COMMANDS: usize = 1024;
 /// A connection that is silent for so long is probed, so that a peer that vanished without a word is noticed.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Unacknowledged bytes older than this end a connection.
