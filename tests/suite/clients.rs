@@ -26,7 +26,7 @@ fn document() -> String {
     path.display().to_string()
 }
 
-async fn node(script: &str, args: &[&str]) -> String {
+pub async fn node(script: &str, args: &[&str]) -> String {
     let running = Command::new("node")
         .arg(clients().join(script))
         .args(args)
