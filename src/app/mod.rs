@@ -2,6 +2,7 @@
 
 mod banner;
 mod housekeeping;
+mod nodes;
 mod routes;
 mod start;
 mod stores;
@@ -34,7 +35,8 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let address = listener.local_address()?;
     let tls = start::tls(&settings)?;
     let ops = Arc::new(Ops::new(Arc::clone(&parts.store), parts.metrics.clone()));
-    let results = routes::mounts(&parts, &settings);
+    let relay = nodes::relay(&parts, &settings, address, tls.as_ref()).await?;
+    let results = routes::mounts(&parts, &settings, relay);
     let service = warp::service(routes::all(&parts, &results, Arc::clone(&ops)));
 
     let (tasks, over) = (TaskTracker::new(), CancellationToken::new());

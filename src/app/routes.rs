@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::ops::{self, Ops};
 use crate::sockjs::settings::{Origins, Timing};
 use crate::sockjs::{self, Close};
-use crate::transport::{Mount, Surroundings};
+use crate::transport::{Mount, Relay, Surroundings};
 use crate::{agents, api, console};
 
 /// Where result streams are opened; the last one is what clients of 2020 ask for.
@@ -37,7 +37,7 @@ impl Mounts {
     }
 }
 
-pub(super) fn mounts(parts: &Parts, settings: &Settings) -> Mounts {
+pub(super) fn mounts(parts: &Parts, settings: &Settings, relay: Option<Arc<Relay>>) -> Mounts {
     let defaults = sockjs::Settings::default();
     let sockjs = sockjs::Settings {
         // The document's heading writes it so; its own script does not.
@@ -60,6 +60,7 @@ pub(super) fn mounts(parts: &Parts, settings: &Settings) -> Mounts {
     let around = Surroundings {
         tasks: parts.sessions.clone(),
         proxies: parts.proxies.clone(),
+        relay,
         ..Surroundings::new(parts.clock.clone())
     };
     let application = Arc::new(parts.viewers.clone());

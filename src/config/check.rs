@@ -10,6 +10,7 @@ use super::raw::Raw;
 use super::{Logs, Node, Presets, Settings, StoreUrl, TlsFiles};
 use crate::results::Rules;
 use crate::telemetry::logging;
+use crate::transport::relay::record;
 
 /// What is wrong with the settings, a line each.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
         },
         node: Node {
             name: raw.node,
-            advertise: raw.advertise,
+            advertise: raw.advertise.map(|url| faults.node_url(&url)),
             secret: raw.node_secret,
         },
         rules: rules(
@@ -136,6 +137,13 @@ impl Collected {
             self.add(flag, format!("`{text}` is not ADDR:PORT"));
             SocketAddr::from(([127, 0, 0, 1], 0))
         })
+    }
+
+    fn node_url(&mut self, text: &str) -> String {
+        if let Err(error) = record::checked(text) {
+            self.add("advertise", format!("`{text}`: {error}"));
+        }
+        text.to_owned()
     }
 
     fn all<T: FromStr<Err: Display>>(&mut self, flag: &str, texts: Vec<String>) -> Vec<T> {
@@ -255,6 +263,7 @@ mod tests {
             trusted_proxies: Some(vec!["10.0.0.0/8".into(), "ten".into()]),
             fsync: Some("sometimes".into()),
             heartbeat_s: Some(35),
+            advertise: Some("10.0.0.1:8080".into()),
             ..Raw::default()
         };
         let told = faults(raw);
@@ -265,6 +274,7 @@ mod tests {
             "--trusted-proxies",
             "--fsync",
             "--heartbeat-s",
+            "--advertise",
         ] {
             assert_eq!(
                 told.iter().filter(|fault| fault.starts_with(flag)).count(),

@@ -3,6 +3,7 @@
 pub mod body;
 pub mod listener;
 pub mod peer;
+pub mod pinned;
 pub mod serve;
 pub mod socket;
 pub mod tls;

@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::pinned::{self, Pin};
+
 /// Where the certificate and its key are.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -54,6 +56,7 @@ pub struct Tls {
     acceptor: TlsAcceptor,
     current: Arc<Current>,
     settings: Settings,
+    pin: Pin,
 }
 
 impl Tls {
@@ -63,7 +66,11 @@ impl Tls {
     /// [`TlsError`].
     pub fn new(settings: Settings) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
-        let current = Arc::new(Current(ArcSwap::from_pointee(load(&settings, &provider)?)));
+        let (for_nodes, pin) = pinned::made()?;
+        let current = Arc::new(Current {
+            public: ArcSwap::from_pointee(load(&settings, &provider)?),
+            for_nodes: Arc::new(for_nodes),
+        });
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
@@ -76,7 +83,14 @@ impl Tls {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             current,
             settings,
+            pin,
         })
+    }
+
+    /// By what other nodes know the certificate that this process shows them; see [`pinned`].
+    #[must_use]
+    pub const fn pin(&self) -> Pin {
+        self.pin
     }
 
     /// Reads the files again; connections made from now on see what they hold. What was in use stays
@@ -87,7 +101,7 @@ impl Tls {
     pub fn reload(&self) -> Result<(), TlsError> {
         let provider = ring::default_provider();
         let key = load(&self.settings, &provider)?;
-        self.current.0.store(Arc::new(key));
+        self.current.public.store(Arc::new(key));
         Ok(())
     }
 
@@ -102,13 +116,19 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// The certificate that handshakes are given now.
+/// The certificates that handshakes are given now.
 #[derive(Debug)]
-struct Current(ArcSwap<CertifiedKey>);
+struct Current {
+    public: ArcSwap<CertifiedKey>,
+    for_nodes: Arc<CertifiedKey>,
+}
 
 impl ResolvesServerCert for Current {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if hello.server_name() == Some(pinned::NAME) {
+            return Some(Arc::clone(&self.for_nodes));
+        }
+        Some(self.public.load_full())
     }
 }
 
@@ -176,7 +196,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let settings = written(directory.path(), &self_signed(&[]).unwrap());
         let tls = Tls::new(settings.clone()).unwrap();
-        let shown = || tls.current.0.load().cert[0].as_ref().to_vec();
+        let shown = || tls.current.public.load().cert[0].as_ref().to_vec();
         let before = shown();
         written(
             directory.path(),

@@ -35,6 +35,12 @@ impl Close {
         Self::new(2010, "Another connection still open")
     }
 
+    /// The session is lost, e.g. with the node that held it.
+    #[must_use]
+    pub fn interrupted() -> Self {
+        Self::new(1002, "Connection interrupted")
+    }
+
     /// The server wants the client gone, as when it shuts down.
     #[must_use]
     pub fn go_away() -> Self {

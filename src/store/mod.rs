@@ -240,6 +240,12 @@ pub trait Store: Send + Sync + 'static {
     /// The session is over; forgets it if this node held it. Best effort; never fails.
     async fn drop_session(&self, _session: &str, _node: &str) {}
 
+    /// The secret that all nodes of this store share: the one that was offered first, ever. `None`: there is no other
+    /// node.
+    async fn node_secret(&self, _offered: &str) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
+
     /// Finishes what is being written; called once, last.
     async fn close(&self);
 }

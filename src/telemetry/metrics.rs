@@ -38,6 +38,8 @@ pub mod names {
     pub const SESSION_BYTES: &str = "answerback_session_bytes_total";
     /// Messages handed to the kernel for sessions.
     pub const SESSION_MESSAGES: &str = "answerback_session_messages_total";
+    /// Requests for sessions of other nodes.
+    pub const RELAYED: &str = "answerback_relayed_total";
     /// Campaigns that are not complete.
     pub const CAMPAIGNS: &str = "answerback_campaigns";
     /// Answers from agents.
@@ -75,7 +77,7 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, text: &'static str) 
 }
 
 /// Every metric there is.
-pub const METRICS: [Metric; 17] = {
+pub const METRICS: [Metric; 18] = {
     use Kind::{Counter, Gauge, Histogram};
     use names as n;
     [
@@ -144,6 +146,12 @@ pub const METRICS: [Metric; 17] = {
             Counter,
             Unit::Count,
             "messages written to viewers; transport",
+        ),
+        metric(
+            n::RELAYED,
+            Counter,
+            Unit::Count,
+            "requests for sessions of other nodes; outcome",
         ),
         metric(
             n::CAMPAIGNS,

@@ -37,6 +37,15 @@ pub(super) enum NotOpened {
     /// The server is about to stop.
     #[error("server is going away")]
     Stopping,
+    /// Another node may hold the session, and nobody can say which: opening it here too would make two of it.
+    #[error("cannot tell now which node holds this session")]
+    Unasked,
+    /// Too many requests are on their way to the node that holds the session.
+    #[error("too many relayed requests")]
+    Crowded,
+    /// A node has relayed the request here, and the session is somewhere else again.
+    #[error("relayed already; nodes must share --node-secret and each --advertise its own address")]
+    Relayed,
 }
 
 impl Bounds {

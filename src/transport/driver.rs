@@ -11,7 +11,6 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 use tokio_stream::Stream;
 
-use super::bounds::NotOpened;
 use super::handle::{Handle, Pulled};
 use super::registry::Registry;
 use crate::clock::Timestamp;
@@ -120,7 +119,7 @@ impl Frames {
     }
 
     /// A response of one close frame to a receiver that may not attach.
-    fn refusing(framing: Framing, close: Close) -> Self {
+    pub(super) fn refusing(framing: Framing, close: Close) -> Self {
         let mut pending: VecDeque<Bytes> = framing.prelude().into_iter().collect();
         pending.push_back(framing.frame(&Frame::Close(close)));
         Self {
@@ -200,14 +199,15 @@ impl Stream for Frames {
     }
 }
 
-/// Attaches a request to its session, opening it if need be. A receiver that seems attached is given
-/// [`Settings::abort_grace`](crate::sockjs::Settings) to go away; after that the frames say 2010.
+/// Attaches a request to its session. A receiver that seems attached is given
+/// [`Settings::abort_grace`](crate::sockjs::Settings) to go away; after that the frames say 2010. None: the session
+/// has ended between being found and being attached to.
 pub(super) async fn receive(
     registry: &Arc<Registry>,
-    open: impl Fn() -> Result<Arc<Handle>, NotOpened>,
+    handle: Arc<Handle>,
     transport: Transport,
-    framing: Framing,
-) -> Result<Frames, NotOpened> {
+    framing: &Framing,
+) -> Option<Frames> {
     let limit = registry.settings().response_limit;
     let kind = if framing.is_polling() {
         Receiver::Poll { limit }
@@ -216,16 +216,18 @@ pub(super) async fn receive(
     };
     let patience = Instant::now() + registry.settings().abort_grace;
     loop {
-        let handle = open()?;
         let vacated = handle.vacated();
         match Attached::new(registry, Arc::clone(&handle), kind, transport) {
-            Ok(attached) => return Ok(Frames::live(framing, attached)),
-            // It ended between being found and being attached to: the next round opens a new one.
-            Err(Refused::Over) => registry.forget(&handle),
+            Ok(attached) => return Some(Frames::live(framing.clone(), attached)),
+            Err(Refused::Over) => {
+                registry.forget(&handle);
+                return None;
+            }
             Err(Refused::Busy) => {
                 let gone = tokio::time::timeout_at(patience, vacated).await;
                 if gone.is_err() {
-                    return Ok(Frames::refusing(framing, Close::another_connection()));
+                    let close = Close::another_connection();
+                    return Some(Frames::refusing(framing.clone(), close));
                 }
             }
         }

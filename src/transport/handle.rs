@@ -19,6 +19,8 @@ pub(super) struct Handle {
     id: Box<str>,
     transport: Transport,
     bell: Bell,
+    /// What the directory says of it, if there is one.
+    record: Option<Box<str>>,
     /// Given back when the last one who holds the session lets go of it.
     _place: Permit<IpAddr>,
     state: Mutex<State>,
@@ -56,7 +58,7 @@ impl Handle {
     pub(super) fn new(
         id: Box<str>,
         transport: Transport,
-        place: Permit<IpAddr>,
+        (place, record): (Permit<IpAddr>, Option<Box<str>>),
         bell: Bell,
         session: Session,
         conversation: Box<dyn Conversation>,
@@ -70,6 +72,7 @@ impl Handle {
             id,
             transport,
             bell,
+            record,
             _place: place,
             state: Mutex::new(state),
             vacated: Notify::new(),
@@ -84,6 +87,11 @@ impl Handle {
 
     pub(super) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// What the directory says of it, if there is one.
+    pub(super) fn record(&self) -> Option<&str> {
+        self.record.as_deref()
     }
 
     /// How the request came that opened the session.
@@ -295,7 +303,14 @@ mod tests {
         let session = Session::new(Timing::default(), T0);
         let (bell, conversation) = (Bell::default(), Box::new(conversation));
         let id = "a".into();
-        let handle = Handle::new(id, Transport::Xhr, place, bell, session, conversation);
+        let handle = Handle::new(
+            id,
+            Transport::Xhr,
+            (place, None),
+            bell,
+            session,
+            conversation,
+        );
         (handle, heard)
     }
 

@@ -2,6 +2,8 @@
 
 pub mod application;
 mod bounds;
+mod call;
+pub mod directory;
 mod driver;
 mod handle;
 mod headers;
@@ -10,12 +12,16 @@ mod mount;
 mod pages;
 mod receiving;
 mod registry;
+pub mod relay;
 mod sending;
 pub mod upgrade;
 pub mod websocket;
+mod whereabouts;
 
 pub use crate::bell::Bell;
 pub use crate::sockjs::Slice;
 pub use application::{Application, Conversation, Next, Opened};
 pub use bounds::Bounds;
+pub use directory::Directory;
 pub use mount::{Mount, Surroundings};
+pub use relay::Relay;

@@ -17,9 +17,12 @@ use warp::{Filter, Rejection};
 
 use super::application::Application;
 use super::bounds::{Bounds, NotOpened};
+use super::call::Call;
+use super::directory::{Records, keep_while_alive};
 use super::pages;
 use super::receiving::Receiving;
 use super::registry::{Registry, sweep_while_alive};
+use super::relay::Relay;
 use super::sending::{Way, send};
 use super::upgrade::Handshake;
 use super::websocket::{self, Mode, Origin, Sockets};
@@ -34,7 +37,7 @@ use crate::sockjs::{Close, Settings};
 const RAW_PATH: &str = "/websocket";
 
 /// What a mount needs of the process around it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Surroundings {
     /// Where sessions get the time from.
     pub clock: Clock,
@@ -44,10 +47,12 @@ pub struct Surroundings {
     pub proxies: TrustedProxies,
     /// What this mount shares with others.
     pub bounds: Bounds,
+    /// To the nodes that hold what this one does not. None: there is no other node.
+    pub relay: Option<Arc<Relay>>,
 }
 
 impl Surroundings {
-    /// With tasks that nobody waits for, no trusted proxy, and bounds of its own.
+    /// With tasks that nobody waits for, no trusted proxy, bounds of its own, and no other node.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self {
@@ -55,6 +60,7 @@ impl Surroundings {
             clock,
             tasks: TaskTracker::new(),
             proxies: TrustedProxies::default(),
+            relay: None,
         }
     }
 }
@@ -90,6 +96,7 @@ impl Mount {
             tasks,
             proxies,
             bounds,
+            relay,
         } = around;
         let stop = CancellationToken::new();
         let sockets = Sockets::new(
@@ -99,14 +106,21 @@ impl Mount {
             tasks.clone(),
             stop.clone(),
         );
+        let records = relay.map(|relay| Records::new(relay, Arc::clone(&prefix), stop.clone()));
+        let (records, ended) = records.unzip();
         let registry = Registry::new(
             Arc::clone(&prefix),
             settings.into(),
             application,
             clock,
-            bounds,
+            (bounds, records),
         );
         tasks.spawn(sweep_while_alive(Arc::downgrade(&registry)));
+        if let (Some(records), Some(ended)) = (registry.records(), ended) {
+            let (relay, stop) = (Arc::clone(records.relay()), stop.clone());
+            let weak = Arc::downgrade(&registry);
+            tasks.spawn(keep_while_alive(weak, relay, ended, stop));
+        }
         Self(Arc::new(Inner {
             prefix,
             registry,
@@ -234,21 +248,32 @@ impl Inner {
                 let receiving = Receiving {
                     transport,
                     session,
-                    query: &request.query,
-                    address: self.address(&request),
-                    request: headers,
+                    call: &self.call(&request),
                 };
                 receiving.answer(&self.registry).await
             }
             Route::XhrSend { session } => {
-                send(&self.registry, Way::Xhr, session, headers, body).await
+                let call = self.call(&request);
+                send(&self.registry, Way::Xhr, session, &call, body).await
             }
             Route::JsonpSend { session } => {
-                send(&self.registry, Way::Jsonp, session, headers, body).await
+                let call = self.call(&request);
+                send(&self.registry, Way::Jsonp, session, &call, body).await
             }
             Route::WebSocket => self.socket(Mode::Framed, request),
             Route::RawWebSocket => self.socket(Mode::Raw, request),
         }
+    }
+
+    fn call<'r>(&self, request: &'r Request) -> Call<'r> {
+        let relay = self.registry.records().map(Records::relay);
+        let line = (
+            &request.method,
+            request.path.as_str(),
+            request.query.as_str(),
+        );
+        let address = self.address(request);
+        Call::new(line, &request.headers, address, relay.map(Arc::as_ref))
     }
 
     fn socket(&self, mode: Mode, request: Request) -> Response {

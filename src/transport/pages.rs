@@ -91,8 +91,19 @@ pub(super) fn not_opened(request: &HeaderMap, why: NotOpened) -> Response {
     let mut headers = recipes.done();
     let (status, wait_s) = match why {
         NotOpened::TooFast(wait) => (StatusCode::TOO_MANY_REQUESTS, wait.as_secs() + 1),
-        NotOpened::Full | NotOpened::Stopping => (StatusCode::SERVICE_UNAVAILABLE, 1),
+        NotOpened::Full
+        | NotOpened::Stopping
+        | NotOpened::Unasked
+        | NotOpened::Crowded
+        | NotOpened::Relayed => (StatusCode::SERVICE_UNAVAILABLE, 1),
     };
     headers.insert(RETRY_AFTER, HeaderValue::from(wait_s));
     answer(status, headers, why.to_string())
+}
+
+/// The answer to a node that believes a session to be here which is not.
+pub(super) fn unknown_to_node() -> Response {
+    let value = HeaderValue::from_static("unknown");
+    let headers = [(super::relay::proof::HEADER, value)].into_iter().collect();
+    answer(StatusCode::NOT_FOUND, headers, "")
 }

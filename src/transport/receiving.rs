@@ -1,49 +1,113 @@
 //! The five receiving transports: their headers, and a body that is one frame or a stream of them.
 
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use warp::Reply;
 use warp::reply::Response;
 
+use super::bounds::NotOpened;
+use super::call::Call;
 use super::driver::{Frames, receive};
 use super::headers::{EVENT_STREAM, HTML, JAVASCRIPT, PLAIN, Recipes};
-use super::pages::{answer, not_opened};
+use super::pages::{answer, not_opened, unknown_to_node};
 use super::registry::Registry;
+use super::relay::{Bearer, Outcome, Owner};
+use super::whereabouts::Whereabouts;
 use crate::sockjs::frame::{BadCallback, callback};
-use crate::sockjs::{Framing, Transport};
+use crate::sockjs::{Close, Framing, Transport};
 
 /// One request for frames.
 pub(super) struct Receiving<'r> {
     pub(super) transport: Transport,
     pub(super) session: &'r str,
-    pub(super) query: &'r str,
-    pub(super) address: IpAddr,
-    pub(super) request: &'r HeaderMap,
+    pub(super) call: &'r Call<'r>,
 }
 
 impl Receiving<'_> {
-    /// Answers with frames. A request that is refused leaves no session behind.
+    /// Answers with frames, wherever the session is. A request that is refused leaves no session behind.
     pub(super) async fn answer(self, registry: &Arc<Registry>) -> Response {
         let framing = match self.framing() {
             Ok(framing) => framing,
             Err(bad) => return self.bad_callback(bad),
         };
-        let polling = framing.is_polling();
-        let headers = self.headers(registry, &framing);
-        let open = || registry.find_or_open(self.session, self.transport, self.address);
-        match receive(registry, open, self.transport, framing).await {
-            Err(why) => not_opened(self.request, why),
-            Ok(frames) if polling => one_frame(headers, frames).await,
-            Ok(frames) => {
-                let mut response = warp::reply::stream(frames).into_response();
-                *response.headers_mut() = headers;
-                response
+        loop {
+            let found = match self.call.bearer {
+                Bearer::Node => match registry.held(self.session).await {
+                    Some(handle) => Ok(Whereabouts::Here(handle)),
+                    None => return unknown_to_node(),
+                },
+                _ => {
+                    let address = self.call.address;
+                    registry
+                        .locate_or_open(self.session, self.transport, address)
+                        .await
+                }
+            };
+            let handle = match found {
+                Err(why) => return not_opened(self.call.headers, why),
+                Ok(Whereabouts::Here(handle)) => handle,
+                Ok(Whereabouts::There(owner)) => {
+                    match self.fetched(registry, &owner, &framing).await {
+                        Some(answer) => return answer,
+                        None => continue,
+                    }
+                }
+                // Not said of a session that is received from.
+                Ok(Whereabouts::Nowhere) => return unknown_to_node(),
+            };
+            if let Some(frames) = receive(registry, handle, self.transport, &framing).await {
+                return self.respond(registry, &framing, frames).await;
             }
         }
+    }
+
+    /// The answer of the node that holds the session. None: it is not there after all, look again.
+    async fn fetched(
+        &self,
+        registry: &Registry,
+        owner: &Owner,
+        framing: &Framing,
+    ) -> Option<Response> {
+        let records = registry.records()?;
+        if self.call.bearer == Bearer::Unproved {
+            return Some(not_opened(self.call.headers, NotOpened::Relayed));
+        }
+        let (relay, stop) = (records.relay(), records.stop());
+        let errand = self.call.errand(Bytes::new());
+        let heartbeat = registry.settings().timing.heartbeat;
+        let fetched = tokio::select! {
+            fetched = relay.fetch(owner, errand, framing, heartbeat, stop) => fetched,
+            () = stop.cancelled() => {
+                let frames = Frames::refusing(framing.clone(), Close::go_away());
+                return Some(self.respond(registry, framing, frames).await);
+            }
+        };
+        match fetched {
+            Outcome::Answer(response) => Some(response),
+            Outcome::Full => Some(not_opened(self.call.headers, NotOpened::Crowded)),
+            Outcome::Lost => {
+                let name = records.name(self.session);
+                if !relay.is_lost(&name, owner).await {
+                    return None;
+                }
+                let frames = Frames::refusing(framing.clone(), Close::interrupted());
+                Some(self.respond(registry, framing, frames).await)
+            }
+        }
+    }
+
+    async fn respond(&self, registry: &Registry, framing: &Framing, frames: Frames) -> Response {
+        let headers = self.headers(registry, framing);
+        if framing.is_polling() {
+            return one_frame(headers, frames).await;
+        }
+        let mut response = warp::reply::stream(frames).into_response();
+        *response.headers_mut() = headers;
+        response
     }
 
     fn framing(&self) -> Result<Framing, BadCallback> {
@@ -51,10 +115,10 @@ impl Receiving<'_> {
             Transport::XhrStreaming => Framing::XhrStreaming,
             Transport::EventSource => Framing::EventSource,
             Transport::HtmlFile => Framing::HtmlFile {
-                callback: callback(self.query)?,
+                callback: callback(self.call.query)?,
             },
             Transport::Jsonp => Framing::Jsonp {
-                callback: callback(self.query)?,
+                callback: callback(self.call.query)?,
             },
             Transport::Xhr | Transport::WebSocket | Transport::RawWebSocket => Framing::Xhr,
         })
@@ -67,7 +131,7 @@ impl Receiving<'_> {
             _ => JAVASCRIPT,
         };
         let by_script = matches!(self.transport, Transport::HtmlFile | Transport::Jsonp);
-        let mut headers = Recipes::new(self.request)
+        let mut headers = Recipes::new(self.call.headers)
             .no_cache()
             .content_type(content_type)
             .when(!by_script, Recipes::cors)
@@ -86,7 +150,9 @@ impl Receiving<'_> {
     }
 
     fn bad_callback(&self, bad: BadCallback) -> Response {
-        let recipes = Recipes::new(self.request).no_cache().content_type(PLAIN);
+        let recipes = Recipes::new(self.call.headers)
+            .no_cache()
+            .content_type(PLAIN);
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         answer(status, recipes.done(), bad.text())
     }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::application::{Application, Opened};
 use super::bounds::{Bounds, NotOpened};
+use super::directory::Records;
 use super::handle::Handle;
 use super::meters::{AllMeters, Meters};
 use crate::bell::Bell;
@@ -27,6 +28,8 @@ pub(super) struct Registry {
     clock: Clock,
     bounds: Bounds,
     meters: AllMeters,
+    /// What other nodes know of the sessions here; without a directory there is no other node.
+    records: Option<Records>,
     handles: DashMap<Box<str>, Arc<Handle>>,
     /// Sessions alive; kept beside the table, whose own count locks every shard.
     alive: AtomicUsize,
@@ -41,7 +44,7 @@ impl Registry {
         settings: Arc<Settings>,
         application: Arc<dyn Application>,
         clock: Clock,
-        bounds: Bounds,
+        (bounds, records): (Bounds, Option<Records>),
     ) -> Arc<Self> {
         Arc::new(Self {
             prefix,
@@ -50,6 +53,7 @@ impl Registry {
             clock,
             bounds,
             meters: AllMeters::new(),
+            records,
             handles: DashMap::new(),
             alive: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
@@ -100,20 +104,50 @@ impl Registry {
         if let Some(found) = self.find(id) {
             return Ok(found);
         }
+        let place = self.admit(address)?;
+        Ok(self.insert(id, transport, address, place, None))
+    }
+
+    /// A place for one more session of a client.
+    pub(super) fn admit(&self, address: IpAddr) -> Result<Permit<IpAddr>, NotOpened> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(NotOpened::Stopping);
         }
-        let place = self.bounds.admit(address)?;
+        self.bounds.admit(address)
+    }
+
+    /// Opens the session unless somebody was quicker.
+    pub(super) fn insert(
+        &self,
+        id: &str,
+        transport: Transport,
+        address: IpAddr,
+        place: Permit<IpAddr>,
+        record: Option<Box<str>>,
+    ) -> Arc<Handle> {
         match self.handles.entry(id.into()) {
-            Entry::Occupied(found) => Ok(Arc::clone(found.get())),
+            Entry::Occupied(found) => Arc::clone(found.get()),
             Entry::Vacant(row) => {
-                let handle = self.open(id.into(), transport, address, place);
+                let handle = self.open(id.into(), transport, address, (place, record));
                 row.insert(Arc::clone(&handle));
                 self.alive.fetch_add(1, Ordering::Relaxed);
                 self.populated.notify_one();
-                Ok(handle)
+                handle
             }
         }
+    }
+
+    /// What the mount has in the directory, if it has one.
+    pub(super) fn records(&self) -> Option<&Records> {
+        self.records.as_ref()
+    }
+
+    /// The sessions that the directory knows.
+    pub(super) fn recorded(&self) -> Vec<Arc<Handle>> {
+        let all = self.handles.iter();
+        all.filter(|entry| entry.record().is_some())
+            .map(|entry| Arc::clone(entry.value()))
+            .collect()
     }
 
     /// Takes a session that is over out of the table.
@@ -122,6 +156,9 @@ impl Registry {
             .handles
             .remove_if(handle.id(), |_, found| Arc::ptr_eq(found, handle));
         if removed.is_some() {
+            if let (Some(records), Some(record)) = (&self.records, handle.record()) {
+                records.ended(handle.id(), record.into());
+            }
             self.alive.fetch_sub(1, Ordering::Relaxed);
             self.meters.of(handle.transport()).closed(handle.ending());
         }
@@ -154,7 +191,7 @@ impl Registry {
         id: Box<str>,
         transport: Transport,
         address: IpAddr,
-        place: Permit<IpAddr>,
+        place: (Permit<IpAddr>, Option<Box<str>>),
     ) -> Arc<Handle> {
         let now = self.clock.now();
         let opened = Opened {
@@ -293,7 +330,7 @@ mod tests {
             settings.into(),
             application,
             clock.clone(),
-            bounds,
+            (bounds, None),
         );
         (registry, open, clock)
     }

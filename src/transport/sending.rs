@@ -1,14 +1,21 @@
 //! The requests by which HTTP clients send: xhr_send and jsonp_send.
 
-use bytes::Buf;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio_stream::Stream;
 use warp::reply::Response;
 
+use super::bounds::NotOpened;
+use super::call::Call;
+use super::handle::Handle;
 use super::headers::{PLAIN, Recipes};
-use super::pages::answer;
+use super::pages::{answer, not_opened, unknown_to_node};
 use super::registry::Registry;
+use super::relay::{Bearer, Outcome};
+use super::whereabouts::Whereabouts;
 use crate::net::body::{self, Limits};
 use crate::sockjs::inbound::{Refusal, decode_jsonp_send, decode_xhr_send};
 
@@ -19,13 +26,13 @@ pub(super) enum Way {
     Jsonp,
 }
 
-/// Takes the messages of one request and answers before the application has dealt with them. The
-/// body is judged before the session is looked up, as the protocol's suite has it.
+/// Takes the messages of one request, wherever their session is, and answers before the application has dealt with
+/// them. The body is judged before the session is looked up, as the protocol's suite has it.
 pub(super) async fn send<S, B, E>(
     registry: &Registry,
     way: Way,
     session: &str,
-    request: &HeaderMap,
+    call: &Call<'_>,
     body: S,
 ) -> Response
 where
@@ -33,6 +40,7 @@ where
     B: Buf,
 {
     let settings = registry.settings();
+    let request = call.headers;
     let recipes = Recipes::new(request)
         .no_cache()
         .content_type(PLAIN)
@@ -60,13 +68,54 @@ where
         Ok(messages) => messages,
         Err(refusal) => return refused(headers, refusal),
     };
-    let Some(handle) = registry.find(session) else {
-        return answer(StatusCode::NOT_FOUND, headers, "Session is unknown.\n");
-    };
-    handle.deliver(&messages, registry.clock().now());
+    match taker(registry, session, call, body).await {
+        Taker::Here(handle) => handle.deliver(&messages, registry.clock().now()),
+        Taker::Nobody => return answer(StatusCode::NOT_FOUND, headers, "Session is unknown.\n"),
+        Taker::Answered(response) => return response,
+    }
     match way {
         Way::Xhr => answer(StatusCode::NO_CONTENT, headers, ""),
         Way::Jsonp => answer(StatusCode::OK, headers, "ok"),
+    }
+}
+
+/// Who takes a request's messages.
+enum Taker {
+    Here(Arc<Handle>),
+    Nobody,
+    /// The request has its answer: another node has taken them, or nobody can be found.
+    Answered(Response),
+}
+
+async fn taker(registry: &Registry, session: &str, call: &Call<'_>, body: Bytes) -> Taker {
+    let refused = |why| Taker::Answered(not_opened(call.headers, why));
+    if call.bearer == Bearer::Node {
+        let held = registry.held(session).await;
+        return held.map_or_else(|| Taker::Answered(unknown_to_node()), Taker::Here);
+    }
+    loop {
+        let owner = match registry.locate(session).await {
+            Err(why) => return refused(why),
+            Ok(Whereabouts::Here(handle)) => return Taker::Here(handle),
+            Ok(Whereabouts::Nowhere) => return Taker::Nobody,
+            Ok(Whereabouts::There(owner)) => owner,
+        };
+        let Some(records) = registry.records() else {
+            return Taker::Nobody;
+        };
+        if call.bearer == Bearer::Unproved {
+            return refused(NotOpened::Relayed);
+        }
+        let relay = records.relay();
+        match relay.deliver(&owner, call.errand(body.clone())).await {
+            Outcome::Answer(response) => return Taker::Answered(response),
+            Outcome::Full => return refused(NotOpened::Crowded),
+            Outcome::Lost => {
+                if relay.is_lost(&records.name(session), &owner).await {
+                    return Taker::Nobody;
+                }
+            }
+        }
     }
 }
 

@@ -38,7 +38,7 @@ fn document() -> String {
     path.display().to_string()
 }
 
-async fn node<const N: usize>(script: &str, args: [&str; N]) -> String {
+pub async fn node<const N: usize>(script: &str, args: [&str; N]) -> String {
     let running = Command::new("node")
         .arg(clients().join(script))
         .args(args)

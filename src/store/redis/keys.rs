@@ -84,6 +84,11 @@ impl Keys {
         self.control("reaper")
     }
 
+    /// String: what nodes prove to each other that they are nodes with, unless they were given something.
+    pub(super) fn node_secret(&self) -> String {
+        self.control("node-secret")
+    }
+
     fn control(&self, what: &str) -> String {
         format!("{}{{ctl}}:{what}", self.prefix)
     }

@@ -94,6 +94,18 @@ impl Core {
         Ok(text(&reply).map(str::to_owned))
     }
 
+    pub(super) async fn node_secret(&self, offered: &str) -> Result<Option<String>, StoreError> {
+        let key = self.keys.node_secret();
+        let mut offer = redis::cmd("SET");
+        offer.arg(&key).arg(offered).arg("NX");
+        self.control.call(&offer).await?;
+        let mut read = redis::cmd("GET");
+        read.arg(&key);
+        let secret = self.control.call(&read).await?;
+        let secret = text(&secret).ok_or_else(|| unexpected("GET"))?;
+        Ok(Some(secret.to_owned()))
+    }
+
     pub(super) async fn drop_session(&self, session: &str, node: &str) {
         let mut cmd = scripts::DROP_SESSION.call(&[self.keys.session(session)]);
         cmd.arg(node);

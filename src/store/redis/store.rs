@@ -149,6 +149,10 @@ impl Store for RedisStore {
         self.core.session_owner(session).await
     }
 
+    async fn node_secret(&self, offered: &str) -> Result<Option<String>, StoreError> {
+        self.core.node_secret(offered).await
+    }
+
     async fn drop_session(&self, session: &str, node: &str) {
         self.core.drop_session(session, node).await;
     }

@@ -4,6 +4,7 @@ mod contract;
 mod failover;
 mod nodes;
 mod outages;
+mod relay;
 
 use std::collections::HashSet;
 use std::sync::Arc;
