@@ -21,9 +21,9 @@ pub(super) async fn run(shared: &Arc<Shared>) {
             .iter()
             .map(|entry| Arc::clone(&entry))
             .collect();
-        for watch in watches {
-            tick(shared, &watch).await;
-        }
+        // Together: one that waits for a store in trouble must not keep the others' viewers waiting.
+        let ticks = watches.iter().map(|watch| tick(shared, watch));
+        futures_util::future::join_all(ticks).await;
     }
 }
 
@@ -44,7 +44,7 @@ async fn tick(shared: &Shared, watch: &Watch) {
 }
 
 async fn ended(shared: &Shared, watch: &Watch) -> Result<bool, StoreError> {
-    if watch.tick().ended || watch.viewers.load(Ordering::Acquire) == 0 {
+    if watch.tick().ended || !watch.is_watched() {
         return Ok(watch.tick().ended);
     }
     shared.claim(watch).await

@@ -2,6 +2,7 @@
 
 mod contract;
 mod failover;
+mod faults;
 mod nodes;
 mod outages;
 
