@@ -269,7 +269,11 @@ mod tests {
 
     #[test]
     fn a_store_is_embedded_or_redis_or_valkey() {
-        for url in ["redis://a", "rediss+cluster://a,b", "valkeys+sentinel://a/m"] {
+        for url in [
+            "redis://a",
+            "rediss+cluster://a,b",
+            "valkeys+sentinel://a/m",
+        ] {
             assert_eq!(store_url(url), Ok(StoreUrl::Redis(url.to_owned())));
         }
         for url in ["redis", "redis+x://a", "mysql://a", "redisx://a", ""] {

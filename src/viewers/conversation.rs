@@ -17,8 +17,7 @@ use crate::transport::{Conversation, Next};
 
 /// What viewers are told, once, when the store does not answer. Fleet's clients know texts that begin so as no end of
 /// the stream (spec fleet-live-query, 1.6).
-const TROUBLE: &str =
-    "pubsub error: the result store does not answer; results go on when it does";
+const TROUBLE: &str = "pubsub error: the result store does not answer; results go on when it does";
 
 /// What a task found out, for the conversation to pick up when it is asked next.
 pub(super) enum Found {

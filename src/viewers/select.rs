@@ -120,9 +120,7 @@ async fn place(
     selection: Selection,
 ) -> Result<Result<Arc<CampaignLog>, String>, StoreError> {
     let (id, after) = (selection.campaign, selection.after);
-    let other_epoch = selection
-        .epoch
-        .is_some_and(|epoch| epoch != campaign.epoch);
+    let other_epoch = selection.epoch.is_some_and(|epoch| epoch != campaign.epoch);
     let give_up = tokio::time::Instant::now() + ARRIVE_WITHIN;
     loop {
         let Some(log) = shared.store.follow(id).await? else {

@@ -18,12 +18,14 @@
 mod agents;
 mod api;
 mod bad_viewers;
+mod balancers;
 mod broker;
 mod clients;
 mod durability;
 mod hosts;
 mod http;
 mod main_job;
+mod migrate;
 mod redis;
 mod redis_server;
 mod sockjs;

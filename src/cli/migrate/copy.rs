@@ -162,7 +162,8 @@ pub(super) async fn check_ins(
     }
     let found = again(async || target.seen(Timestamp(0)).await).await?;
     let found: HashMap<HostId, Timestamp> = found.into_iter().collect();
-    let missing = |(host, at): &&(HostId, Timestamp)| found.get(host).is_none_or(|found| found < at);
+    let missing =
+        |(host, at): &&(HostId, Timestamp)| found.get(host).is_none_or(|found| found < at);
     let missing = seen.iter().filter(missing).count();
     if missing > 0 {
         bail!("{missing} last check-ins were not copied");
@@ -174,7 +175,10 @@ pub(super) async fn check_ins(
 pub(super) async fn compare(target: &Arc<dyn Store>, wanted: &[Stored]) -> anyhow::Result<()> {
     let (found, _) = load(target).await?;
     let (found, wanted) = (by_key(&found), by_key(wanted));
-    if let Some((of, key)) = wanted.keys().find(|name| found.get(*name) != wanted.get(*name)) {
+    if let Some((of, key)) = wanted
+        .keys()
+        .find(|name| found.get(*name) != wanted.get(*name))
+    {
         bail!("{of} {key} is not in the target as it is in the source; run the command again");
     }
     if let Some((of, key)) = found.keys().find(|name| !wanted.contains_key(*name)) {

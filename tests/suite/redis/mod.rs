@@ -2,7 +2,8 @@
 
 mod contract;
 mod failover;
-mod faults;
+pub mod faults;
+mod idle;
 mod nodes;
 mod outages;
 

@@ -1,10 +1,10 @@
 //! Faults at the level of processes: three brokers, two thousand hosts, twelve viewers, and every answer counted.
 
-mod crew;
+pub mod crew;
 mod many;
 mod proxy;
 mod single;
-mod stream;
+pub mod stream;
 mod watcher;
 
 use std::path::Path;
@@ -113,7 +113,10 @@ impl Field {
             Some(hosts) => hosts,
             None => Arc::new(Host::enroll_many(&brokers[0], HOSTS).await),
         };
-        let nodes: Vec<_> = brokers.iter().map(|broker| broker.address.clone()).collect();
+        let nodes: Vec<_> = brokers
+            .iter()
+            .map(|broker| broker.address.clone())
+            .collect();
         let mut field = Self {
             campaign: brokers[0].run_on_all("select name from system_info").await,
             brokers,
@@ -224,7 +227,10 @@ impl Field {
 
     fn print(&self, name: &str) {
         let sum = |of: fn(&Heard) -> usize| -> usize {
-            self.heard.iter().map(|heard| of(&heard.lock().unwrap())).sum()
+            self.heard
+                .iter()
+                .map(|heard| of(&heard.lock().unwrap()))
+                .sum()
         };
         let number = |of: &std::sync::atomic::AtomicUsize| of.load(Ordering::Relaxed);
         eprintln!(

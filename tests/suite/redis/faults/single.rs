@@ -41,14 +41,19 @@ async fn endure(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_killed() {
-    endure("a node is killed", &ALWAYS, Order::Kept, async |field, _| {
-        field.brokers[0].crash().await;
-        field.until_acknowledged(HOSTS / 2).await;
-        field.brokers[0].restart().await;
-        field.brokers[1].crash().await;
-        field.until_acknowledged(HOSTS / 5 * 4).await;
-        field.brokers[1].restart().await;
-    })
+    endure(
+        "a node is killed",
+        &ALWAYS,
+        Order::Kept,
+        async |field, _| {
+            field.brokers[0].crash().await;
+            field.until_acknowledged(HOSTS / 2).await;
+            field.brokers[0].restart().await;
+            field.brokers[1].crash().await;
+            field.until_acknowledged(HOSTS / 5 * 4).await;
+            field.brokers[1].restart().await;
+        },
+    )
     .await;
 }
 
@@ -123,7 +128,11 @@ async fn redis_is_full() {
         redis.cli(&["config", "set", "maxmemory", "1mb"]);
         field
             .until("answers are refused", |field| {
-                field.done.refused.load(std::sync::atomic::Ordering::Relaxed) > 50
+                field
+                    .done
+                    .refused
+                    .load(std::sync::atomic::Ordering::Relaxed)
+                    > 50
             })
             .await;
         tokio::time::sleep(Duration::from_secs(7)).await;
