@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use answerback::cli::{Cli, Command, Serve, query};
+use answerback::cli::{Cli, Command, Serve, migrate, query};
 use answerback::config::{Raw, Settings, check};
 use answerback::shutdown::Shutdown;
 use answerback::{app, telemetry};
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     };
     match command {
         Command::Query(query) => runtime.block_on(query::run(*query)),
+        Command::Migrate(migrate) => runtime.block_on(migrate::run(migrate)),
         Command::CheckConfig(serve) => match settings(*serve) {
             Ok(_) => ExitCode::SUCCESS,
             Err(error) => complain(&error, USAGE),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::config::{Settings, StoreUrl};
+use crate::config::{Settings, StoreUrl, without_secrets};
 use crate::sockjs::payload;
 use crate::store::Store;
 use crate::store::embedded::{self, EmbeddedStore};
@@ -44,24 +44,5 @@ pub(super) async fn open(
             };
             Ok((RedisStore::connect(redis).await?, without_secrets(url)))
         }
-    }
-}
-
-/// The URL without user and password.
-fn without_secrets(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, place))) => format!("{scheme}://{place}"),
-        _ => url.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_is_not_shown() {
-        assert_eq!(without_secrets("redis://u:p@ss@h:1/0"), "redis://h:1/0");
-        assert_eq!(without_secrets("redis://h:1"), "redis://h:1");
     }
 }

@@ -188,6 +188,10 @@ fn apply(state: &mut State, presence: &Presence, stored: &Stored) -> Result<(), 
         state.delete(&stored.kind, &stored.key);
         return Ok(());
     };
+    if stored.kind == record::kind::MIGRATION {
+        let why = "a migration into this store is not finished: run `answerback migrate` again";
+        return Err(StoreError::Damaged(why.to_owned()));
+    }
     if let Some(entity) = Entity::parse(&stored.kind, &stored.key, value).map_err(damaged)? {
         presence.watch(&entity);
         state.put(entity, stored.revision);

@@ -34,7 +34,26 @@ pub mod kind {
     pub const APP_CONFIG: Kind = "app_config";
     /// Unique names.
     pub const NAME: Kind = "name";
+    /// Says that records are being copied into this store; see [`super::MIGRATION_KEY`].
+    pub const MIGRATION: Kind = "migration";
 }
+
+/// The key of the record that stands in a store while another one's catalog is copied into it. No broker reads a
+/// catalog that has it.
+pub const MIGRATION_KEY: &str = "unfinished";
+
+/// Every sequence from which numbers are reserved. One that is missing here is not carried over by a migration, and
+/// its numbers would be given twice.
+pub const SEQUENCES: [Kind; 8] = [
+    kind::USER,
+    kind::HOST,
+    kind::LABEL,
+    kind::TEAM,
+    kind::QUERY,
+    kind::PACK,
+    kind::ACTIVITY,
+    "campaign",
+];
 
 /// The key of the one application record.
 pub const APP_KEY: &str = "app";

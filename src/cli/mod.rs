@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and the commands that talk to a broker from outside.
 
 pub mod demo;
+pub mod migrate;
 pub mod query;
 pub mod tls;
 
@@ -24,6 +25,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Run a live query and print the answers as they arrive, one JSON object a line
     Query(Box<query::Query>),
+    /// Copy a catalog from one store to another: hosts, users, labels, queries and all else but campaigns
+    Migrate(migrate::Migrate),
     /// Check the settings of `serve` and say what is wrong with them
     CheckConfig(Box<Serve>),
 }

@@ -125,6 +125,23 @@ fn rules(
     }
 }
 
+/// What `--store` means.
+///
+/// # Errors
+/// A text that says what it is not.
+pub fn store_url(text: &str) -> Result<StoreUrl, String> {
+    const SCHEMES: [&str; 4] = ["redis", "rediss", "valkey", "valkeys"];
+    if text == "embedded" {
+        return Ok(StoreUrl::Embedded);
+    }
+    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+    let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+    if !SCHEMES.contains(&base) || !["", "sentinel", "cluster"].contains(&kind) {
+        return Err(format!("`{text}` is neither `embedded` nor a Redis URL"));
+    }
+    Ok(StoreUrl::Redis(text.to_owned()))
+}
+
 struct Collected(Vec<String>);
 
 impl Collected {
@@ -197,24 +214,10 @@ impl Collected {
     }
 
     fn store(&mut self, text: &str) -> StoreUrl {
-        const SCHEMES: [&str; 6] = [
-            "redis://",
-            "rediss://",
-            "redis+sentinel://",
-            "rediss+sentinel://",
-            "redis+cluster://",
-            "rediss+cluster://",
-        ];
-        if text == "embedded" {
-            return StoreUrl::Embedded;
-        }
-        if !SCHEMES.iter().any(|scheme| text.starts_with(scheme)) {
-            self.add(
-                "store",
-                format!("`{text}` is neither `embedded` nor a Redis URL"),
-            );
-        }
-        StoreUrl::Redis(text.to_owned())
+        store_url(text).unwrap_or_else(|fault| {
+            self.add("store", fault);
+            StoreUrl::Embedded
+        })
     }
 
     fn tls(&mut self, cert: Option<PathBuf>, key: Option<PathBuf>, self_signed: bool) -> TlsFiles {
@@ -281,6 +284,20 @@ mod tests {
                 1,
                 "{flag} in {told:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_store_is_embedded_or_redis_or_valkey() {
+        for url in [
+            "redis://a",
+            "rediss+cluster://a,b",
+            "valkeys+sentinel://a/m",
+        ] {
+            assert_eq!(store_url(url), Ok(StoreUrl::Redis(url.to_owned())));
+        }
+        for url in ["redis", "redis+x://a", "mysql://a", "redisx://a", ""] {
+            assert!(store_url(url).is_err(), "{url}");
         }
     }
 

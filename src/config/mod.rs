@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::results::Rules;
 use crate::telemetry::logging;
-pub use check::{Faults, check};
+pub use check::{Faults, check, store_url};
 pub use raw::Raw;
 
 /// What `serve` is to do, checked.
@@ -94,6 +94,15 @@ pub enum StoreUrl {
     Redis(String),
 }
 
+/// A store's URL without user and password, for people to read.
+#[must_use]
+pub fn without_secrets(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, place))) => format!("{scheme}://{place}"),
+        _ => url.to_owned(),
+    }
+}
+
 /// Which certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsFiles {
@@ -119,4 +128,15 @@ pub enum Logs {
     Stdout,
     /// Nowhere.
     None,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_not_shown() {
+        assert_eq!(without_secrets("redis://u:p@ss@h:1/0"), "redis://h:1/0");
+        assert_eq!(without_secrets("redis://h:1"), "redis://h:1");
+    }
 }

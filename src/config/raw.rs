@@ -16,7 +16,8 @@ pub struct Raw {
     /// Where the embedded store keeps its files [default: answerback-data]
     #[arg(long, env = "ANSWERBACK_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// `embedded`, or a Redis URL: redis://, rediss://, redis+sentinel://, redis+cluster:// [default: embedded]
+    /// `embedded`, or a Redis URL: redis://, rediss://, redis+sentinel://, redis+cluster://; valkey likewise
+    /// [default: embedded]
     #[arg(long, env = "ANSWERBACK_STORE", value_name = "URL")]
     pub store: Option<String>,
     /// Simulate so many hosts that enroll and answer over real HTTP. A demo, never on unless asked

@@ -146,7 +146,7 @@ pub trait Store: Send + Sync + 'static {
     async fn committed_elsewhere(&self);
 
     /// Reserves `count` numbers of a sequence and returns the first. Sequences start at 1; a number is never
-    /// given twice.
+    /// given twice. With a `count` of 0 it tells the next number and reserves nothing.
     async fn reserve(&self, sequence: Kind, count: u32) -> Result<u64, StoreError>;
 
     // ---- presence

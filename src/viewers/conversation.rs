@@ -15,6 +15,10 @@ use crate::results::{Command, Viewer};
 use crate::sockjs::Form;
 use crate::transport::{Conversation, Next};
 
+/// What viewers are told, once, when the store does not answer. Fleet's clients know texts that begin so as no end of
+/// the stream (spec fleet-live-query, 1.6).
+const TROUBLE: &str = "pubsub error: the result store does not answer; results go on when it does";
+
 /// A viewer's half of a session.
 pub(super) struct Viewing {
     shared: Arc<Shared>,
@@ -109,8 +113,7 @@ impl Viewing {
         self.viewer.handle_tick(watch.tick(), watch.log.last());
         let troubled = watch.troubled.load(std::sync::atomic::Ordering::Relaxed);
         if troubled && !self.warned {
-            self.viewer
-                .handle_warning("the result store does not answer; results go on when it does");
+            self.viewer.handle_warning(TROUBLE);
         }
         self.warned = troubled;
     }

@@ -35,7 +35,9 @@ pub(crate) struct Shared {
     clock: Clock,
     /// This node's name in claims.
     node: String,
-    watches: DashMap<CampaignId, Arc<Watch>>,
+    /// By campaign and epoch: after a store failover that lost answers, the viewers from before go on with their log,
+    /// and who comes later gets another.
+    watches: DashMap<(CampaignId, u64), Arc<Watch>>,
     /// Owns every task that a conversation starts.
     tasks: TaskTracker,
 }
@@ -89,7 +91,9 @@ impl Shared {
         let (shared, watch) = (Arc::clone(self), Arc::clone(watch));
         self.tasks.spawn(async move {
             let _claiming = watch.claiming.lock().await;
-            if watch.viewers.load(Ordering::Acquire) > 0 {
+            let other = |other: &Watch| other.id() == watch.id() && other.is_watched();
+            if shared.watches.iter().any(|entry| other(entry.value())) {
+                shared.forget(&watch);
                 return;
             }
             let released = shared
@@ -100,10 +104,14 @@ impl Shared {
                 // The lease runs out by itself.
                 tracing::warn!(campaign = %watch.id(), %error, "the claim could not be given back");
             }
-            shared.watches.remove_if(&watch.id(), |_, watch| {
-                watch.viewers.load(Ordering::Acquire) == 0
-            });
+            shared.forget(&watch);
         });
+    }
+
+    /// Drops a watch that nobody needs any more.
+    fn forget(&self, watch: &Watch) {
+        self.watches
+            .remove_if(&watch.key(), |_, watch| !watch.is_watched());
     }
 
     /// Claims the campaign for this node, or renews the claim. Says whether the campaign has ended.

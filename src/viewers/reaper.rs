@@ -33,7 +33,13 @@ fn tell(shared: &Shared, reaped: Reaped) {
     match reaped {
         Reaped::Ended(id, ending) => {
             tracing::info!(campaign = %id, ?ending, "campaign ended");
-            if let Some(watch) = shared.watches.get(&id).map(|watch| Arc::clone(&watch)) {
+            let watches: Vec<_> = shared
+                .watches
+                .iter()
+                .filter(|entry| entry.key().0 == id)
+                .map(|entry| Arc::clone(&entry))
+                .collect();
+            for watch in watches {
                 watch.look(&shared.catalog, true, shared.clock.now());
             }
         }

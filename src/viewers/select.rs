@@ -2,12 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Shared;
 use super::watch::Watch;
 use crate::auth::Actor;
 use crate::bell::Bell;
-use crate::results::{Campaign, Selection, Status};
+use crate::results::{Campaign, Selection, Seq, Status};
+use crate::store::{CampaignLog, StoreError};
+
+/// How long a place in the log that is not here yet is waited for: what another node has appended is here within a
+/// second even if its bell is lost.
+const ARRIVE_WITHIN: Duration = Duration::from_secs(2);
+/// How often it is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a task found out, for the conversation to pick up when it is asked next.
 pub(super) enum Found {
@@ -82,19 +90,14 @@ async fn open(
             "campaign {id} was cancelled: nobody watched it within 60 seconds"
         ));
     }
-    let log = shared.store.follow(id).await.map_err(unreadable)?;
-    let log = log.ok_or_else(|| format!("the results of campaign {id} are no longer kept"))?;
-    if selection.epoch.is_some_and(|epoch| epoch != campaign.epoch) || selection.after > log.last()
-    {
-        return Err(format!(
-            "cannot resume campaign {id} after {}: its log ends before",
-            selection.after
-        ));
-    }
+    let log = place(shared, &campaign, selection)
+        .await
+        .map_err(unreadable)??;
     let now = shared.clock.now();
     let watch = {
-        let make = || Arc::new(Watch::new(&campaign, log, &shared.catalog, now));
-        let entry = shared.watches.entry(id).or_insert_with(make);
+        let key = (id, log.epoch());
+        let make = || Arc::new(Watch::new(&campaign, log, key.1, &shared.catalog, now));
+        let entry = shared.watches.entry(key).or_insert_with(make);
         // Counted under the table's lock: the last viewer of before cannot take the watch out in between.
         entry.viewers.fetch_add(1, Ordering::AcqRel);
         Arc::clone(&entry)
@@ -112,6 +115,36 @@ async fn open(
         return after_the_end(shared, selected).await;
     }
     Ok(selected)
+}
+
+/// The log in which the viewer's place is. Another node may have told the viewer of answers, or of an epoch, that have
+/// not reached this one yet: they are waited for.
+async fn place(
+    shared: &Shared,
+    campaign: &Campaign,
+    selection: Selection,
+) -> Result<Result<Arc<CampaignLog>, String>, StoreError> {
+    let (id, after) = (selection.campaign, selection.after);
+    let other_epoch = selection.epoch.is_some_and(|epoch| epoch != campaign.epoch);
+    let give_up = tokio::time::Instant::now() + ARRIVE_WITHIN;
+    loop {
+        let Some(log) = shared.store.follow(id).await? else {
+            return Ok(Err(format!(
+                "the results of campaign {id} are no longer kept"
+            )));
+        };
+        let is_late = tokio::time::Instant::now() >= give_up;
+        let same_epoch = log.epoch() == campaign.epoch;
+        if !other_epoch && after <= log.last() && (same_epoch || (is_late && after == Seq(0))) {
+            return Ok(Ok(log));
+        }
+        if other_epoch || is_late {
+            return Ok(Err(format!(
+                "cannot resume campaign {id} after {after}: its log ends before"
+            )));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// The campaign ended between the look and the claim.

@@ -51,7 +51,7 @@ async fn tick(shared: &Shared, watch: &Watch) {
 }
 
 async fn ended(shared: &Shared, watch: &Watch) -> Result<bool, StoreError> {
-    if watch.tick().ended || watch.viewers.load(Ordering::Acquire) == 0 {
+    if watch.tick().ended || !watch.is_watched() {
         return Ok(watch.tick().ended);
     }
     shared.claim(watch).await

@@ -19,6 +19,7 @@ const RECALL_BYTES: usize = 64 * 1024;
 pub(super) struct Watch {
     pub(super) log: Arc<CampaignLog>,
     targets: Arc<RoaringBitmap>,
+    /// The log's epoch when the first viewer came.
     epoch: u64,
     tick: Mutex<Tick>,
     pub(super) viewers: AtomicUsize,
@@ -35,13 +36,14 @@ impl Watch {
     pub(super) fn new(
         campaign: &Campaign,
         log: Arc<CampaignLog>,
+        epoch: u64,
         catalog: &Catalog,
         now: Timestamp,
     ) -> Self {
         let watch = Self {
             log,
+            epoch,
             targets: Arc::clone(&campaign.question.targets),
-            epoch: campaign.epoch,
             tick: Mutex::default(),
             viewers: AtomicUsize::new(0),
             claiming: tokio::sync::Mutex::default(),
@@ -57,6 +59,15 @@ impl Watch {
         self.log.id()
     }
 
+    /// Its place among the node's watches.
+    pub(super) fn key(&self) -> (CampaignId, u64) {
+        (self.id(), self.epoch)
+    }
+
+    pub(super) fn is_watched(&self) -> bool {
+        self.viewers.load(Ordering::Acquire) > 0
+    }
+
     pub(super) fn tick(&self) -> Tick {
         *self.tick.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,7 +80,7 @@ impl Watch {
             online: counts.online,
             offline: counts.offline,
             missing_in_action: counts.missing_in_action,
-            epoch: self.epoch,
+            epoch: self.log.epoch(),
         };
         let mut tick = self.tick.lock().unwrap_or_else(PoisonError::into_inner);
         *tick = Tick {

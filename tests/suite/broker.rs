@@ -69,6 +69,11 @@ impl Broker {
     /// kill -9, then a start with the same directory, port and flags.
     pub async fn crash_and_restart(&mut self) {
         self.crash().await;
+        self.restart().await;
+    }
+
+    /// A start after it has ended, with the same directory, port and flags.
+    pub async fn restart(&mut self) {
         let (child, _) = spawn(&self.dir, &self.address, &self.args).await;
         self.child = child;
     }

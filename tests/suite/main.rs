@@ -18,6 +18,7 @@
 mod agents;
 mod api;
 mod bad_viewers;
+mod balancers;
 mod broker;
 mod clients;
 mod conversations;
@@ -25,6 +26,7 @@ mod durability;
 mod hosts;
 mod http;
 mod main_job;
+mod migrate;
 mod redis;
 mod redis_server;
 mod sockjs;

@@ -1,7 +1,7 @@
 //! Real redis-server processes on free ports: one alone, a cluster of 3 + 3, or a master with Sentinels. Killed when dropped.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,9 @@ pub fn is_installed() -> bool {
     found
 }
 
+/// The files of a server, by their paths in its directory.
+pub type Files = Vec<(PathBuf, Vec<u8>)>;
+
 impl RedisServer {
     /// A server of its own that keeps everything (append-only file, written every second).
     pub fn start() -> Self {
@@ -43,11 +46,40 @@ impl RedisServer {
     /// A server with these arguments.
     pub fn with(args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Self::launch(free_port(), args)
+        Self::launch(tempfile::tempdir().unwrap(), args)
     }
 
-    fn launch(port: u16, args: Vec<String>) -> Self {
+    /// A server with these arguments that begins with another's files.
+    pub fn with_files(args: &[&str], files: &Files) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        for (path, bytes) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        Self::launch(dir, args.iter().map(|arg| (*arg).to_owned()).collect())
+    }
+
+    /// What it has written, for [`RedisServer::with_files`].
+    pub fn files(&self) -> Files {
+        let mut files = Vec::new();
+        let mut folders = vec![self.dir.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let name = path.strip_prefix(self.dir.path()).unwrap().to_owned();
+                    files.push((name, std::fs::read(path).unwrap()));
+                }
+            }
+        }
+        files
+    }
+
+    fn launch(dir: TempDir, args: Vec<String>) -> Self {
+        let port = free_port();
         let child = spawn(port, dir.path(), &args);
         let server = Self {
             child,

@@ -22,8 +22,9 @@ const BATCH_BYTES: usize = 32 * 1024;
 const CALLS: usize = 8;
 /// Answers of all campaigns that may wait here; more are refused, and their hosts send them again.
 const WAITING_MAX: usize = 65_536;
-/// What an agent may wait for its answer to be taken.
-const PATIENCE: Duration = Duration::from_millis(950);
+/// What an agent may wait for its answer to be taken: taking the hand-out back comes on top, and the agent is to be
+/// told within a second.
+const PATIENCE: Duration = Duration::from_millis(750);
 
 /// An answer and whoever waits to hear how it went.
 struct Waiting {

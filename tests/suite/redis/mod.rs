@@ -2,6 +2,8 @@
 
 mod contract;
 mod failover;
+pub mod faults;
+mod idle;
 mod nodes;
 mod outages;
 mod relay;

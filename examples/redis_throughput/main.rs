@@ -1,4 +1,5 @@
-//! Measures the Redis store against a bare loop of the same shape: `redis_throughput URL [ANSWERS] [BYTES]`.
+//! Measures the Redis store against a bare loop of the same shape, and against publishing to viewers as Fleet does:
+//! `redis_throughput URL [ANSWERS] [BYTES]`. Run it with a Redis of its own.
 //!
 //! The bare loop is what the protocol costs at least: one script call an answer (test the host's bit, `XADD`, count),
 //! many in one pipeline, and a reader that walks raw `XREAD` answers. The store is measured from 512 callers of
@@ -33,6 +34,11 @@ const BARE: &str = "if redis.call('HGET', KEYS[1], 'status') ~= 'r' then return 
     redis.call('XADD', KEYS[3], '*', 'h', ARGV[1], 'b', ARGV[2]) \
     return redis.call('HINCRBY', KEYS[1], 'seq', 1)";
 
+mod pubsub;
+
+/// Viewers of the comparison with Fleet's path, half of them on each of two nodes.
+const VIEWERS: usize = 50;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
@@ -45,18 +51,80 @@ async fn main() -> Result<(), Failure> {
     let size: usize = args.next().map_or(Ok(1_024), |n| n.parse())?;
     let body = Bytes::from(format!(r#""host":{{"id":1}},"pad":"{}""#, "x".repeat(size)));
     for round in 1..=3 {
-        let bare = bare(&url, answers, &body).await?;
-        let (append, end_to_end) = store(&url, answers, &body).await?;
-        let per_second = |took: Duration| f64::from(answers) / took.as_secs_f64();
+        println!("round {round}, {answers} answers of {size} bytes");
+        let all = f64::from(answers);
+        let (loop_time, _, loop_redis) = spent(&url, bare(&url, answers, &body)).await?;
+        let (ours, our_cpu, our_redis) = spent(&url, store(&url, answers, &body, 1)).await?;
         println!(
-            "round {round}: bare {:.0}/s, appended {:.0}/s, followed elsewhere {:.0}/s: {:.0} % of bare",
-            per_second(bare),
-            per_second(append),
-            per_second(end_to_end),
-            100.0 * bare.as_secs_f64() / end_to_end.as_secs_f64(),
+            "  1 viewer: bare loop {:.0}/s, Redis {:.1} us; store {:.0}/s ({:.0} %), Redis {:.1} us, process {:.1} us",
+            all / loop_time,
+            loop_redis / all,
+            all / ours,
+            100.0 * loop_time / ours,
+            our_redis / all,
+            our_cpu / all,
+        );
+        let plain = pubsub::run(&url, answers, size, 1, false);
+        let (plain_time, _, plain_redis) = spent(&url, plain).await?;
+        println!(
+            "  PUBLISH to 1 SUBSCRIBE: {:.0}/s, Redis {:.1} us: the store's Redis CPU is {:.2} of it",
+            all / plain_time,
+            plain_redis / all,
+            our_redis / plain_redis,
+        );
+        let few = (answers / 10).max(1);
+        let (many, many_cpu, _) = spent(&url, store(&url, answers, &body, VIEWERS)).await?;
+        let path = pubsub::run(&url, few, size, VIEWERS, true);
+        let (fleet, fleet_cpu, _) = spent(&url, path).await?;
+        let (many_cpu, fleet_cpu) = (many_cpu / all, fleet_cpu / f64::from(few));
+        println!(
+            "  {VIEWERS} viewers: store {:.0}/s, process {many_cpu:.1} us; decode and encode for each {:.0}/s, {fleet_cpu:.1} us: 1/{:.0}",
+            all / many,
+            f64::from(few) / fleet,
+            fleet_cpu / many_cpu,
         );
     }
     Ok(())
+}
+
+/// Seconds, and the CPU that this process and Redis have spent meanwhile, in microseconds.
+async fn spent(
+    url: &str,
+    work: impl Future<Output = Result<Duration, Failure>>,
+) -> Result<(f64, f64, f64), Failure> {
+    let before = (process_us()?, redis_us(url).await?);
+    let took = work.await?;
+    let after = (process_us()?, redis_us(url).await?);
+    Ok((took.as_secs_f64(), after.0 - before.0, after.1 - before.1))
+}
+
+/// User and system time of this process, from ticks of 10 ms.
+fn process_us() -> Result<f64, Failure> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit_once(')').ok_or("/proc/self/stat")?.1;
+    let ticks: Result<Vec<f64>, _> = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(str::parse)
+        .collect();
+    Ok(ticks?.iter().sum::<f64>() * 10_000.0)
+}
+
+async fn redis_us(url: &str) -> Result<f64, Failure> {
+    let mut connection = redis::Client::open(url)?
+        .get_multiplexed_async_connection()
+        .await?;
+    let info: String = redis::cmd("INFO")
+        .arg("cpu")
+        .query_async(&mut connection)
+        .await?;
+    let of = |name: &str| {
+        info.lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
+    };
+    let (user, system) = (of("used_cpu_user:"), of("used_cpu_sys:"));
+    Ok((user.ok_or("INFO")? + system.ok_or("INFO")?) * 1e6)
 }
 
 async fn bare(url: &str, answers: u32, body: &Bytes) -> Result<Duration, Failure> {
@@ -127,7 +195,8 @@ async fn bare_reader(
     Ok(())
 }
 
-async fn store(url: &str, answers: u32, body: &Bytes) -> Result<(Duration, Duration), Failure> {
+/// From 512 callers of `append` to followers: one on another node, or many on this one and the other.
+async fn store(url: &str, answers: u32, body: &Bytes, viewers: usize) -> Result<Duration, Failure> {
     let node = |name| {
         let mut settings = Settings::new(url, name, contract::encode);
         settings.log_bytes_max = 4 << 30;
@@ -143,9 +212,13 @@ async fn store(url: &str, answers: u32, body: &Bytes) -> Result<(Duration, Durat
         targets: Arc::new((1..=answers).collect()),
     };
     let id = writer.create(question, now).await?.id;
-    let log = other.follow(id).await?.ok_or("no log")?;
+    let mut reading = tokio::task::JoinSet::new();
+    for viewer in 0..viewers {
+        let node = if viewer % 2 == 0 { &other } else { &writer };
+        let log = node.follow(id).await?.ok_or("no log")?;
+        reading.spawn(follower(log, u64::from(answers)));
+    }
     let start = Instant::now();
-    let reading = tokio::spawn(follower(log, u64::from(answers)));
     let mut callers = tokio::task::JoinSet::new();
     for caller in 1..=CALLERS {
         let (writer, body) = (Arc::clone(&writer), body.clone());
@@ -164,8 +237,9 @@ async fn store(url: &str, answers: u32, body: &Bytes) -> Result<(Duration, Durat
     while let Some(appended) = callers.join_next().await {
         appended??;
     }
-    let append = start.elapsed();
-    reading.await?;
+    while let Some(read) = reading.join_next().await {
+        read?;
+    }
     let end_to_end = start.elapsed();
     let keys: Vec<String> = [
         "meta", "claims", "targets", "waiting", "failed", "log", "handed",
@@ -180,7 +254,7 @@ async fn store(url: &str, answers: u32, body: &Bytes) -> Result<(Duration, Durat
         .arg(&keys)
         .exec_async(&mut connection)
         .await?;
-    Ok((append, end_to_end))
+    Ok(end_to_end)
 }
 
 async fn follower(log: Arc<CampaignLog>, answers: u64) {
