@@ -7,7 +7,7 @@ use warp::reply::Response;
 use super::http::{Refusal, reply};
 use super::wire::Body;
 use super::{Agents, platform};
-use crate::catalog::entity::{Entity, Host, Label, Membership, Pack, PackQuery};
+use crate::catalog::entity::{Entity, Host, Label, Membership, Pack, PackQuery, Query};
 use crate::catalog::state::ALL_HOSTS;
 use crate::catalog::{Edit, State};
 use crate::clock::Timestamp;
@@ -15,6 +15,8 @@ use crate::results::{HostId, TeamId};
 
 /// What agents use unless their options say otherwise: a live query reaches them within 10 s.
 const DISTRIBUTED_INTERVAL_S: u32 = 10;
+/// The longest interval of a scheduled query, in seconds: a week (spec fleet-live-query, 5.3).
+const INTERVAL_S_MAX: u64 = 604_800;
 
 /// What the options say of how often an agent calls, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +147,7 @@ fn intervals(config: &Map<String, Json>) -> Intervals {
     }
 }
 
-/// The packs for a host. A query of a pack that no saved query has the name of is left out until there is one.
+/// The packs for a host, and what is scheduled without a pack, in packs that are named as Fleet names them. A query of a pack that no saved query has the name of is left out until there is one.
 fn packs(state: &State, host: &Host) -> Map<String, Json> {
     let packs = state.packs.values().map(|(pack, _)| pack);
     let own = packs.filter(|pack| is_for(state, pack, host));
@@ -157,7 +159,52 @@ fn packs(state: &State, host: &Host) -> Map<String, Json> {
         let queries: Map<String, Json> = queries.collect();
         (pack.name.clone(), json!({ "queries": queries }))
     });
-    own.collect()
+    let mut packs = Map::new();
+    for team in std::iter::once(None).chain(host.team.map(Some)) {
+        let queries = of_schedule(state, team);
+        if !queries.is_empty() {
+            let name = team.map_or_else(|| "Global".to_owned(), |team| format!("team-{team}"));
+            packs.insert(name, json!({ "queries": queries }));
+        }
+    }
+    // An operator's pack of one of these names stands.
+    packs.extend(own);
+    packs
+}
+
+/// The saved queries of a team, or the global ones, that have a schedule of their own: an interval, and automations
+/// switched on.
+fn of_schedule(state: &State, team: Option<TeamId>) -> Map<String, Json> {
+    let queries = state.queries.values().map(|(query, _)| query);
+    let own = queries.filter(|query| query.saved && query.team == team);
+    own.filter_map(|query| Some((query.name.clone(), by_itself(query)?)))
+        .collect()
+}
+
+/// A saved query as osquery schedules it; none if it has no schedule.
+fn by_itself(query: &Query) -> Option<Json> {
+    let schedule = &query.schedule;
+    let interval = schedule.get("interval")?.as_u64()?;
+    let sent = schedule.get("automations_enabled") == Some(&Json::Bool(true));
+    if interval == 0 || !sent {
+        return None;
+    }
+    let text = |field: &str| schedule.get(field).and_then(Json::as_str).unwrap_or("");
+    let logging = text("logging");
+    let mut out = json!({
+        "query": query.sql,
+        "interval": interval.min(INTERVAL_S_MAX),
+        // Fleet's words: snapshot unless it is one of the differential kinds.
+        "snapshot": !logging.starts_with("differential"),
+        "removed": logging == "differential",
+    });
+    for (field, name) in [("platform", "platform"), ("min_osquery_version", "version")] {
+        let value = text(field);
+        if !value.is_empty() {
+            out[name] = value.into();
+        }
+    }
+    Some(out)
 }
 
 /// Whether a pack's platform fits a host, and any of its labels or teams has it.
@@ -189,22 +236,22 @@ fn has(state: &State, label: &Label, host: &Host) -> bool {
     }
 }
 
+/// A text that says something.
+fn said(text: Option<&str>) -> Option<Json> {
+    text.filter(|text| !text.is_empty()).map(Json::from)
+}
+
 fn scheduled(state: &State, entry: &PackQuery) -> Option<(String, Json)> {
     let query = state.query(None, &entry.query)?;
     let mut out = Map::new();
     out.insert("query".to_owned(), query.sql.clone().into());
     out.insert("interval".to_owned(), entry.interval.into());
     let optional = [
-        (
-            "description",
-            Some(&entry.description)
-                .filter(|text| !text.is_empty())
-                .map(|text| Json::from(text.as_str())),
-        ),
+        ("description", said(Some(&entry.description))),
         ("snapshot", entry.snapshot.map(Json::from)),
         ("removed", entry.removed.map(Json::from)),
-        ("platform", entry.platform.as_deref().map(Json::from)),
-        ("version", entry.version.as_deref().map(Json::from)),
+        ("platform", said(entry.platform.as_deref())),
+        ("version", said(entry.version.as_deref())),
         ("shard", entry.shard.map(Json::from)),
         ("denylist", entry.denylist.map(Json::from)),
     ];

@@ -27,7 +27,7 @@ pub(super) const ROUTES: &[Route] = &[
         .gives("Config"),
     Route::patch("/config", Access::To(Action::WriteConfig), run!(change))
         .says("Changes settings; what is not given stays.")
-        .takes("{agent_options?: object|null, server_settings?: {live_query_disabled?: bool, ...}, org_info?: object, ...}")
+        .takes("{agent_options?: AgentOptions|null, server_settings?: {live_query_disabled?: bool, ...}, ...}")
         .gives("Config"),
 ];
 

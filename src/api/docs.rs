@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
+use super::named::NAMED;
 use super::openapi::{access, document};
 use super::reply::Reply;
 use super::route::Route;
-use super::shape::NAMED;
 
 /// What viewers say and hear, as JSON Schema.
 const VIEWER_SCHEMA: &str = include_str!("viewer.schema.json");

@@ -27,7 +27,7 @@ const STRIDE: usize = 4096;
 pub(super) const ASKS: &[&str] = &[
     "page",
     "per_page",
-    "order_key",
+    "order_key: id|hostname|display_name|computer_name|uuid|platform|os_version|osquery_version|primary_ip|team_id|created_at|seen_time",
     "order_direction",
     "query",
     "status",

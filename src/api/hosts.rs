@@ -16,6 +16,7 @@ use super::route::{Access, Route, run};
 use super::targets::allowed_hosts;
 use super::wire::campaign::or_default;
 use super::wire::host::HostOut;
+use super::wire::number::Number;
 use crate::auth::{Action, Actor};
 use crate::catalog::entity::{Entity, Host};
 use crate::catalog::record::kind;
@@ -55,7 +56,7 @@ pub(super) const ROUTES: &[Route] = &[
         .says("Forgets a host; it enrolls anew when it next checks in with a good secret."),
     Route::post("/hosts/transfer", Access::To(Action::WriteHosts), run!(transfer))
         .says("Moves hosts to a team, or out of any with null.")
-        .takes("{team_id: int|null, hosts: [int]}"),
+        .takes("{team_id?: int|null, hosts: [int]|null}"),
 ];
 
 async fn list(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
@@ -68,7 +69,8 @@ async fn list(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
 }
 
 async fn count(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
-    let wanted = Wanted::of(&call)?;
+    // The page makes no difference to the count, but it must be one.
+    let (wanted, _) = (Wanted::of(&call)?, Page::of(&call)?);
     let set = finder::filtered(&api, call.actor()?, &call)?;
     let count = finder::count(&api, &set, &wanted).await;
     Ok(Reply::json(&json!({"count": count})))
@@ -96,9 +98,9 @@ struct SearchIn {
     #[serde(default, deserialize_with = "or_default")]
     query: String,
     #[serde(default, alias = "report_id")]
-    query_id: Option<u64>,
+    query_id: Option<Number>,
     #[serde(default, deserialize_with = "or_default")]
-    excluded_host_ids: Vec<u64>,
+    excluded_host_ids: Vec<Number>,
 }
 
 async fn search(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
@@ -106,7 +108,7 @@ async fn search(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let body: SearchIn = call.json()?;
     let mut set = allowed_hosts(&api.parts.catalog.read(), actor, body.query_id)?;
     for host in body.excluded_host_ids {
-        set.remove(u32::try_from(host).unwrap_or(0));
+        set.remove(host.narrow());
     }
     let page = Page {
         number: 0,
@@ -194,22 +196,20 @@ async fn delete(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
 #[derive(Deserialize)]
 struct TransferIn {
     #[serde(alias = "fleet_id")]
-    team_id: Option<u32>,
-    #[serde(default, deserialize_with = "or_default")]
-    hosts: Vec<u64>,
+    team_id: Option<Number>,
+    #[serde(deserialize_with = "or_default")]
+    hosts: Vec<Number>,
 }
 
 async fn transfer(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let actor = call.actor()?;
     let TransferIn { team_id, hosts } = call.json()?;
-    let team = team_id.filter(|team| *team != 0).map(TeamId);
+    let team = team_id.map(Number::narrow).filter(|team| *team != 0);
+    let team = team.map(TeamId);
     if !actor.may_in(Action::WriteHosts, team) {
         return Err(ApiError::Forbidden);
     }
-    let hosts: Vec<HostId> = hosts
-        .iter()
-        .filter_map(|host| u32::try_from(*host).ok().map(HostId))
-        .collect();
+    let hosts: Vec<HostId> = hosts.iter().map(|host| HostId(host.narrow())).collect();
     let moved = move_hosts(&api, &hosts, team, Some(actor)).await?;
     let details = json!({"team_id": team, "host_ids": hosts, "moved": moved});
     audit::record(&api, actor, "transferred_hosts", details, call.now).await;

@@ -26,7 +26,7 @@ use crate::results::LabelId;
 pub(super) const ROUTES: &[Route] = &[
     Route::get("/labels", Access::To(Action::See), run!(list))
         .says("Labels, each with how many of its hosts one may see.")
-        .asks(page::ASKS)
+        .asks(&["page", "per_page", "order_key: id|name", "order_direction", "query"])
         .gives("{labels: [Label], meta: PageMeta}"),
     Route::get("/labels/summary", Access::To(Action::See), run!(summary))
         .says("Labels by name, without counts.")
@@ -40,11 +40,11 @@ pub(super) const ROUTES: &[Route] = &[
         .gives("{hosts: [Host], meta: PageMeta}"),
     Route::post("/labels", Access::To(Action::WriteLabels), run!(create))
         .says("Makes a label: dynamic with a query, manual with hosts.")
-        .takes("{name: string, description?: string, query?: string, platform?: string, hosts?: [string]|null}")
+        .takes("{name: name, description?: string|null, query: text, platform?: string|null, hosts?: null}|{name: name, description?: string|null, query?: string|null, platform?: string|null, hosts: [string; 0..100000]}")
         .gives("{label: Label}"),
     Route::patch("/labels/{id}", Access::To(Action::WriteLabels), run!(change))
         .says("Changes a label's name, description, or a manual one's hosts.")
-        .takes("{name?: string, description?: string, hosts?: [string]}")
+        .takes("{name?: name|null, description?: string|null, hosts?: [string; 0..100000]|null}")
         .gives("{label: Label}"),
     Route::delete("/labels/{name}", Access::To(Action::WriteLabels), run!(delete_named))
         .says("Deletes a label by name."),

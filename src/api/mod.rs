@@ -12,6 +12,7 @@ mod export;
 mod finder;
 mod hosts;
 mod labels;
+mod named;
 mod openapi;
 mod page;
 mod patience;

@@ -33,10 +33,7 @@ pub(super) fn document(table: &[&'static [Route]]) -> Value {
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": shape::components(),
-            "responses": {"Error": {
-                "description": "What went wrong; the status says of which kind.",
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-            }},
+            "responses": refusals(),
         },
     })
 }
@@ -70,10 +67,7 @@ fn operation(route: &Route, template: &str) -> Value {
         "summary": route.summary,
         "description": description(route),
         "parameters": parameters(route, template),
-        "responses": {
-            "200": {"description": "Done.", "content": content(route.gives)},
-            "default": {"$ref": "#/components/responses/Error"},
-        },
+        "responses": responses(route),
     });
     if !route.takes.is_empty() {
         operation["requestBody"] = json!({"required": true, "content": content(route.takes)});
@@ -82,6 +76,87 @@ fn operation(route: &Route, template: &str) -> Value {
         operation["security"] = json!([]);
     }
     operation
+}
+
+/// Refusals by status, each with what it means and the header that comes with it, if any.
+const REFUSALS: [(&str, &str, Option<&str>); 12] = [
+    (
+        "400",
+        "The request makes no sense: its JSON, a number in its path, a parameter, or nobody is meant.",
+        None,
+    ),
+    (
+        "401",
+        "No token, an unknown one, or a wrong password.",
+        Some("WWW-Authenticate"),
+    ),
+    (
+        "403",
+        "The user's roles do not allow it, or it is switched off.",
+        None,
+    ),
+    (
+        "404",
+        "What is named is not there, or not to be seen.",
+        None,
+    ),
+    ("408", "The body did not come in time.", None),
+    ("409", "Something of this name exists.", None),
+    ("413", "The body is too long.", None),
+    (
+        "415",
+        "The body is compressed in a way that is not known.",
+        None,
+    ),
+    ("422", "Fields are wrong; each is named.", None),
+    (
+        "429",
+        "Too many; `Retry-After` says in how many seconds to come back.",
+        Some("Retry-After"),
+    ),
+    ("500", "Our fault; the log has the reference.", None),
+    (
+        "503",
+        "The store does not answer, or there is too much to do; worth another try.",
+        None,
+    ),
+];
+
+fn refusals() -> Map<String, Value> {
+    let json = json!({"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}});
+    let refusals = REFUSALS.into_iter().map(|(status, meaning, header)| {
+        let mut refusal = json!({"description": meaning, "content": json});
+        if let Some(header) = header {
+            refusal["headers"] = json!({header: {"required": true, "schema": {"type": "string"}}});
+        }
+        (format!("Error{status}"), refusal)
+    });
+    refusals.collect()
+}
+
+/// What a route may answer. Every request has a body that may be broken, and a store that may be away.
+fn responses(route: &Route) -> Map<String, Value> {
+    let named = route.path.contains('{') || route.asks.iter().any(|name| name.ends_with("_id"));
+    let takes = !route.takes.is_empty();
+    // Built-in labels and the last admin stay.
+    let refuses = takes || route.method == "DELETE";
+    let may = |status: &str| match status {
+        "403" => route.access != Access::Open,
+        "404" => named || takes,
+        "409" => takes,
+        "422" => refuses,
+        "429" => route.limited,
+        _ => true,
+    };
+    let done = json!({"description": "Done.", "content": content(route.gives)});
+    let refusals = REFUSALS.iter().filter(|(status, ..)| may(status));
+    let refusals = refusals.map(|(status, ..)| {
+        let refusal = json!({"$ref": format!("#/components/responses/Error{status}")});
+        ((*status).to_owned(), refusal)
+    });
+    std::iter::once(("200".to_owned(), done))
+        .chain(refusals)
+        .collect()
 }
 
 fn description(route: &Route) -> String {
@@ -119,25 +194,33 @@ fn parameters(route: &Route, template: &str) -> Vec<Value> {
             "schema": schema,
         }))
     });
-    let asked = route
-        .asks
-        .iter()
-        .map(|name| json!({"name": name, "in": "query", "schema": asked_schema(name)}));
+    let asked = route.asks.iter().map(|asked| {
+        let (name, words) = asked.split_once(": ").unwrap_or((asked, ""));
+        json!({"name": name, "in": "query", "schema": asked_schema(name, words)})
+    });
     in_path.chain(asked).collect()
 }
 
-fn asked_schema(name: &str) -> Value {
-    match name {
-        "per_page" => {
-            json!({"type": "integer", "minimum": 0, "maximum": super::page::PER_PAGE_MAX})
-        }
-        "page" | "after" | "team_id" | "label_id" => json!({"type": "integer", "minimum": 0}),
-        "order_direction" => json!({"enum": ["asc", "desc"]}),
-        "status" => json!({"enum": ["online", "offline", "mia", "missing", "new"]}),
-        "state" => json!({"enum": ["answered", "failed", "waiting", "offline"]}),
-        "format" => json!({"enum": ["ndjson", "json", "csv"]}),
-        _ => json!({"type": "string"}),
+/// What may stand after `?` under a name. Fleet's clients send empty values for what they do not ask.
+fn asked_schema(name: &str, words: &str) -> Value {
+    let words = match name {
+        "order_direction" => "asc|desc",
+        "status" => "online|offline|mia|missing|new",
+        "state" => "answered|failed|waiting|offline",
+        "format" => "ndjson|json|csv",
+        _ => words,
+    };
+    if !words.is_empty() {
+        let words: Vec<&str> = words.split('|').chain([""]).collect();
+        return json!({"type": "string", "enum": words});
     }
+    let most = match name {
+        "per_page" => super::page::PER_PAGE_MAX,
+        "page" | "after" | "team_id" | "label_id" => u64::MAX,
+        _ => return json!({"type": "string"}),
+    };
+    let number = json!({"type": "integer", "minimum": 0, "maximum": most});
+    json!({"anyOf": [number, {"type": "string", "maxLength": 0}]})
 }
 
 fn content(shape: &str) -> Value {

@@ -11,9 +11,6 @@ use super::error::ApiError;
 /// expect a whole list.
 pub(super) const PER_PAGE_MAX: u64 = 10_000;
 
-/// The parameters of every list.
-pub(super) const ASKS: &[&str] = &["page", "per_page", "order_key", "order_direction", "query"];
-
 /// A part of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Page {

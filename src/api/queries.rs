@@ -15,6 +15,7 @@ use super::route::{Access, Route, run};
 use super::run::saved;
 use super::specs::{Numbers, check_name};
 use super::wire::campaign::or_default;
+use super::wire::number::Number;
 use super::wire::query::{QueryOut, Schedule};
 use crate::auth::{Action, Actor};
 use crate::catalog::entity::{Entity, Query};
@@ -33,7 +34,7 @@ pub(super) const ROUTES: &[Route] = &[
         .asks(&[
             "page",
             "per_page",
-            "order_key",
+            "order_key: id|name|created_at|updated_at",
             "order_direction",
             "query",
             "team_id",
@@ -46,7 +47,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::post("/queries", Access::To(Action::WriteQueries), run!(create))
         .also(&["/reports"])
         .says("Saves a query.")
-        .takes("QueryIn")
+        .takes("QueryNew")
         .gives("{query: Query}"),
     Route::patch(
         "/queries/{id}",
@@ -55,7 +56,7 @@ pub(super) const ROUTES: &[Route] = &[
     )
     .also(&["/reports/{id}"])
     .says("Changes a saved query; what is not given stays.")
-    .takes("QueryIn")
+    .takes("QueryChange")
     .gives("{query: Query}"),
     Route::delete(
         "/queries/{name}",
@@ -79,7 +80,7 @@ pub(super) const ROUTES: &[Route] = &[
     )
     .also(&["/reports/delete"])
     .says("Deletes saved queries by number, all or none.")
-    .takes("{ids: [int]}")
+    .takes("{ids: [int; 0..1000]|null}")
     .gives("{deleted: int}"),
 ];
 
@@ -139,7 +140,7 @@ struct QueryIn {
     #[serde(default)]
     observer_can_run: Option<bool>,
     #[serde(default, alias = "fleet_id")]
-    team_id: Option<u32>,
+    team_id: Option<Number>,
     #[serde(flatten)]
     schedule: Schedule,
 }
@@ -151,7 +152,8 @@ async fn create(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let sql = body.query.unwrap_or_default();
     check_name("name", &name)?;
     check_sql(&sql)?;
-    let team = body.team_id.filter(|team| *team != 0).map(TeamId);
+    let team = body.team_id.map(Number::narrow).filter(|team| *team != 0);
+    let team = team.map(TeamId);
     if !actor.may_in(Action::WriteQueries, team) {
         return Err(ApiError::Forbidden);
     }
@@ -277,8 +279,8 @@ async fn delete_numbered(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
 
 #[derive(Deserialize)]
 struct DeleteIn {
-    #[serde(default, deserialize_with = "or_default")]
-    ids: Vec<u64>,
+    #[serde(deserialize_with = "or_default")]
+    ids: Vec<Number>,
 }
 
 async fn delete_many(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
@@ -287,7 +289,7 @@ async fn delete_many(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
         let reason = format!("must not have more than {DELETIONS_MAX} numbers");
         return Err(ApiError::invalid("ids", reason));
     }
-    let mut ids: Vec<QueryId> = ids.into_iter().map(QueryId).collect();
+    let mut ids: Vec<QueryId> = ids.into_iter().map(|id| QueryId(id.0)).collect();
     ids.sort_unstable();
     ids.dedup();
     delete(&api, &call, &ids).await?;

@@ -51,12 +51,14 @@ pub(super) struct Route {
     pub handler: Handler,
     /// One sentence.
     pub summary: &'static str,
-    /// The names of parameters after `?`.
+    /// The parameters after `?`: a name, or `name: word|word` for those that take certain words.
     pub asks: &'static [&'static str],
     /// The request body's shape in the notation of [`super::shape`]; empty for none.
     pub takes: &'static str,
     /// The answer's shape; empty for what is not JSON.
     pub gives: &'static str,
+    /// Whether a sender may do it only so often.
+    pub limited: bool,
 }
 
 impl Route {
@@ -77,6 +79,7 @@ impl Route {
             asks: &[],
             takes: "",
             gives: "{}",
+            limited: false,
         }
     }
 
@@ -118,6 +121,13 @@ impl Route {
     #[must_use]
     pub(super) const fn asks(mut self, names: &'static [&'static str]) -> Self {
         self.asks = names;
+        self
+    }
+
+    /// The row, allowed only so often.
+    #[must_use]
+    pub(super) const fn limited(mut self) -> Self {
+        self.limited = true;
         self
     }
 

@@ -14,6 +14,7 @@ use super::route::{Access, Route, run};
 use super::selection::{self, Name};
 use super::status::LIVE_QUERY_DISABLED;
 use super::wire::campaign::{CreatedOut, RunIn};
+use super::wire::number::Number;
 use crate::auth::{Action, Actor};
 use crate::catalog::State;
 use crate::catalog::entity::Query;
@@ -24,6 +25,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::post("/queries/run", Access::To(Action::RunSaved), run!(by_ids))
         .also(&["/reports/run"])
         .says("Starts a campaign on hosts, labels and teams by number.")
+        .limited()
         .takes("RunByIds")
         .gives("{campaign: CreatedCampaign}"),
     Route::post(
@@ -37,6 +39,7 @@ pub(super) const ROUTES: &[Route] = &[
         "/reports/run_by_names",
     ])
     .says("Starts a campaign on hosts by hostname, UUID, serial number or identifier, and labels and teams by name.")
+    .limited()
     .takes("RunByNames")
     .gives("{campaign: CreatedCampaign}"),
 ];
@@ -54,7 +57,7 @@ pub(super) struct Asked {
 
 async fn by_ids(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let actor = call.actor()?;
-    let body: RunIn<u64> = call.json()?;
+    let body: RunIn<Number> = call.json()?;
     let (asked, targets) = {
         let state = api.parts.catalog.read();
         let asked = ask(&state, actor, body.query, body.query_id)?;
@@ -103,13 +106,13 @@ pub(super) fn ask(
     state: &State,
     actor: &Actor,
     sql: Option<String>,
-    query_id: Option<u64>,
+    query_id: Option<Number>,
 ) -> Result<Asked, ApiError> {
     if state.app.live_query_disabled {
         return Err(ApiError::Disabled(LIVE_QUERY_DISABLED));
     }
     let asked = match query_id {
-        Some(id) => ask_saved(state, actor, QueryId(id))?,
+        Some(Number(id)) => ask_saved(state, actor, QueryId(id))?,
         None => Asked {
             saved: None,
             sql: sql.unwrap_or_default(),

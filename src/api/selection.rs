@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::error::ApiError;
 use super::wire::campaign::Selected;
+use super::wire::number::Number;
 use crate::auth::{Actor, Reach};
 use crate::catalog::State;
 use crate::catalog::entity::Label;
@@ -32,15 +33,13 @@ impl<'de> Deserialize<'de> for Name {
 
 /// A selection by numbers. Hosts and teams that do not exist add nobody.
 #[must_use]
-pub(super) fn by_ids(state: &State, selected: &Selected<u64>) -> Targets {
+pub(super) fn by_ids(state: &State, selected: &Selected<Number>) -> Targets {
     let mut selection = Targets::default();
     for host in &selected.hosts {
-        if let Ok(host) = u32::try_from(*host) {
-            selection.add_host(host);
-        }
+        selection.add_host(host.narrow());
     }
     for label in &selected.labels {
-        let id = LabelId(u32::try_from(*label).unwrap_or(0));
+        let id = LabelId(label.narrow());
         let label = state.labels.get(&id).map(|(label, _)| &**label);
         add_label(&mut selection, state, label);
     }
@@ -90,9 +89,9 @@ pub(super) fn by_names(
 }
 
 /// The teams of a selection by numbers; those beyond any number of ours become one that does not exist.
-pub(super) fn team_ids(selected: &Selected<u64>) -> impl Iterator<Item = TeamId> {
+pub(super) fn team_ids(selected: &Selected<Number>) -> impl Iterator<Item = TeamId> {
     let ids = selected.teams.iter();
-    ids.map(|team| TeamId(u32::try_from(*team).unwrap_or(u32::MAX)))
+    ids.map(|team| TeamId(team.narrow()))
 }
 
 /// Every team that is selected must be one where the actor may do it. Team 0, "no team", is everybody's and so

@@ -139,15 +139,29 @@ where
         _ => &api.settings.body,
     };
     let body = body::read(&head.headers, stream, limits).await?;
+    let query = parse_query(&head.query);
+    once_each(route, &query)?;
     let call = Call {
         actor,
         params,
-        query: parse_query(&head.query),
+        query,
         body,
         now,
         address: client(&api, &head),
     };
     (route.handler)(api, call).await
+}
+
+/// A parameter that a route knows must not stand twice: whoever reads the request would choose another of them.
+fn once_each(route: &Route, query: &[(String, String)]) -> Result<(), ApiError> {
+    for asked in route.asks {
+        let name = asked.split(':').next().unwrap_or(asked);
+        if query.iter().filter(|(key, _)| key == name).count() > 1 {
+            let reason = format!("{name} must not be given twice");
+            return Err(ApiError::BadRequest(reason));
+        }
+    }
+    Ok(())
 }
 
 fn route_of(api: &Api, head: &Head) -> Result<(&'static Route, Params), ApiError> {

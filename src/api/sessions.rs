@@ -18,6 +18,7 @@ use crate::catalog::entity::{Team, User};
 pub(super) const ROUTES: &[Route] = &[
     Route::post("/login", Access::Open, run!(login))
         .says("Begins a session. Failures are slow, and limited per address and account.")
+        .limited()
         .takes("{email: string, password: string}")
         .gives("{user: User, available_teams: [TeamSummary], token: string}"),
     Route::post("/logout", Access::Pending, run!(logout)).says("Ends the session of the token."),
@@ -26,14 +27,15 @@ pub(super) const ROUTES: &[Route] = &[
         .gives("{user: User, available_teams: [TeamSummary], settings: {}}"),
     Route::post("/change_password", Access::Pending, run!(change_password))
         .says("Replaces one's own password; other sessions end.")
-        .takes("{old_password: string, new_password: string}"),
+        .limited()
+        .takes("{old_password?: string, new_password: password}"),
     Route::post(
         "/perform_required_password_reset",
         Access::Pending,
         run!(perform_reset),
     )
     .says("Sets the password of a user who must change it.")
-    .takes("{new_password: string}")
+    .takes("{new_password: password}")
     .gives("{user: User}"),
 ];
 

@@ -1,148 +1,22 @@
 //! Shapes of JSON in a short notation, for the table of routes, and as JSON Schema for the OpenAPI document.
 //!
-//! `{name: string, hosts?: [int]|null, ...}`: fields, `?` for those that may be missing, `...` for objects that may
-//! hold more. Words: `string`, `int`, `number`, `bool`, `time`, `null`, `any`, `object`; a quoted word stands for
-//! itself; a word with a capital is one of [`NAMED`].
+//! `{name: string, hosts?: [int; 1..100]|null, ...}`: fields, `?` for those that may be missing, `...` for objects
+//! that may hold more, how many elements a list may have. Words: `string`, `int`, `number`, `bool`, `time`, `null`,
+//! `any`, `object`; `1..100` is a whole number of these; `name`, `text`, `secret`, `password` and `email` are
+//! strings that are not refused for what they are; a quoted word stands for itself; a word with a capital is one of
+//! [`NAMED`].
 
 use serde_json::{Map, Value, json};
 
-/// Shapes that several routes share.
-pub(super) const NAMED: &[(&str, &str)] = &[
-    (
-        "Error",
-        r#"{message: string, errors: [{name: string, reason: string}]|null, uuid?: string}"#,
-    ),
-    (
-        "PageMeta",
-        "{has_next_results: bool, has_previous_results: bool}",
-    ),
-    (
-        "SelectedIds",
-        "{hosts?: [int]|null, labels?: [int]|null, teams?: [int]|null}",
-    ),
-    (
-        "SelectedNames",
-        "{hosts?: [string]|null, labels?: [string]|null, teams?: [string]|null}",
-    ),
-    (
-        "RunByIds",
-        "{query?: string|null, query_id?: int|null, selected: SelectedIds|null}",
-    ),
-    (
-        "RunByNames",
-        "{query?: string|null, query_id?: int|null, selected: SelectedNames|null}",
-    ),
-    (
-        "CreatedCampaign",
-        "{created_at: time, updated_at: time, Metrics: Metrics, id: int, query_id: int, status: int, user_id: int}",
-    ),
-    (
-        "Metrics",
-        "{TotalHosts: int, OnlineHosts: int, OfflineHosts: int, MissingInActionHosts: int, NewHosts: int}",
-    ),
-    (
-        "Campaign",
-        r#"{id: int, created_at: time, updated_at: time, query_id: int, query_name: string|null, query: string, user_id: int, status: int, state: "waiting"|"running"|"complete", ended_at: time|null, ending: "unclaimed"|"unwatched"|"stopped"|"expired"|null, targets_count: int, counts?: CampaignCounts}"#,
-    ),
-    (
-        "CampaignCounts",
-        "{answered: int, failed: int, waiting: int, offline: int}",
-    ),
-    (
-        "CampaignHost",
-        r#"{id: int, hostname: string, display_name: string, state: "answered"|"failed"|"waiting"|"offline", handed_out: bool, status: "online"|"offline", seen_time: time}"#,
-    ),
-    ("Row", "object"),
-    (
-        "HostAnswer",
-        "{host_id: int, rows: [Row], error: string|null}",
-    ),
-    (
-        "LiveQueryResult",
-        "{query_id: int, error?: string, results: [HostAnswer]}",
-    ),
-    (
-        "LiveQueryOnHosts",
-        "{query_id: int, targeted_host_count: int, responded_host_count: int, results: [HostAnswer]}",
-    ),
-    (
-        "LiveQueryOnHost",
-        r#"{host_id: int, rows: [Row], query: string, status: "online"|"offline", error?: string}"#,
-    ),
-    ("Role", r#""admin"|"maintainer"|"observer"|"observer_plus""#),
-    (
-        "User",
-        "{created_at: time, updated_at: time, id: int, name: string, email: string, force_password_reset: bool, gravatar_url: string, sso_enabled: bool, mfa_enabled: bool, api_only: bool, global_role: Role|null, teams: [TeamRole]}",
-    ),
-    ("TeamRole", "{id: int, name: string, role: Role}"),
-    (
-        "UserIn",
-        "{name?: string, email?: string, password?: string, global_role?: Role|null, teams?: [{id: int, role: Role}], api_only?: bool, admin_forced_password_reset?: bool}",
-    ),
-    (
-        "TeamSummary",
-        "{id: int, name: string, description: string}",
-    ),
-    (
-        "Team",
-        "{created_at: time, id: int, name: string, description: string, agent_options: object|null, user_count: int, host_count: int, secrets?: [Secret]}",
-    ),
-    (
-        "TargetTeam",
-        "{id: int, name: string, description: string, display_text: string, count: int}",
-    ),
-    (
-        "TeamSpec",
-        "{name: string, agent_options?: object|null, secrets?: [SecretIn]|null}",
-    ),
-    (
-        "Secret",
-        "{secret: string, created_at: time, team_id?: int}",
-    ),
-    ("SecretIn", "{secret: string}|string"),
-    (
-        "Host",
-        r#"{created_at: time, updated_at: time, id: int, detail_updated_at: time, label_updated_at: time, last_enrolled_at: time, seen_time: time, hostname: string, display_name: string, display_text: string, osquery_host_id: string, uuid: string, platform: string, platform_like: string, osquery_version: string, os_version: string, uptime: int, memory: int, cpu_type: string, cpu_brand: string, cpu_physical_cores: int, cpu_logical_cores: int, hardware_vendor: string, hardware_model: string, hardware_version: string, hardware_serial: string, computer_name: string, primary_ip: string, primary_mac: string, distributed_interval: int, config_tls_refresh: int, team_id: int|null, team_name: string|null, status: "online"|"offline", labels?: [{id: int, name: string, description: string}]}"#,
-    ),
-    ("Membership", r#""dynamic"|"manual""#),
-    ("LabelType", r#""builtin"|"regular""#),
-    (
-        "Label",
-        "{created_at: time, updated_at: time, id: int, name: string, description: string, query: string, platform: string, label_type: LabelType, label_membership_type: Membership, display_text: string, count: int, host_count: int}",
-    ),
-    (
-        "LabelSpec",
-        "{id?: int, name: string, description?: string, query?: string, platform?: string, label_type?: LabelType, label_membership_type?: Membership, hosts?: [string]|null}",
-    ),
-    (
-        "Query",
-        "{created_at: time, updated_at: time, id: int, name: string, description: string, query: string, team_id: int|null, saved: bool, observer_can_run: bool, author_id: int|null, author_name: string, author_email: string, packs: [object], interval?: int, platform?: string, min_osquery_version?: string, automations_enabled?: bool, logging?: string, discard_data?: bool}",
-    ),
-    (
-        "QueryIn",
-        "{name?: string, description?: string, query?: string, observer_can_run?: bool, team_id?: int|null, interval?: int, platform?: string, min_osquery_version?: string, automations_enabled?: bool, logging?: string, discard_data?: bool}",
-    ),
-    (
-        "QuerySpec",
-        "{name: string, description?: string, query: string, team?: string, observer_can_run?: bool, interval?: int, platform?: string, min_osquery_version?: string, automations_enabled?: bool, logging?: string, discard_data?: bool}",
-    ),
-    (
-        "PackSpec",
-        "{id?: int, name: string, description?: string, platform?: string, disabled?: bool, targets?: {labels: [string]|null, teams?: [string]|null}, queries?: [PackQuerySpec]|null}",
-    ),
-    (
-        "PackQuerySpec",
-        "{query: string, name?: string, description?: string, interval: int, snapshot?: bool|null, removed?: bool|null, shard?: int|null, platform?: string|null, version?: string|null, denylist?: bool|null}",
-    ),
-    (
-        "Activity",
-        "{created_at: time, id: int, actor_full_name: string, actor_id: int|null, actor_gravatar: string, actor_email: string, type: string, details: any}",
-    ),
-    (
-        "Config",
-        "{agent_options: object|null, server_settings: {live_query_disabled: bool, server_url: string, ...}, org_info: object, ...}",
-    ),
-];
+use super::named::NAMED;
+
+/// What a name may be: no control characters, and not only space.
+const NAME: &str =
+    "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$";
+/// What an address may be: something before an `@` and something after it, and no space.
+const EMAIL: &str = "^[^@\\s\\x00-\\x1f\\x7f-\\x9f]+@[^\\s\\x00-\\x1f\\x7f-\\x9f]+$";
+/// Something that is not space.
+const TEXT: &str = "\\S";
 
 /// Why a shape makes no sense, and where.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -234,9 +108,7 @@ impl<'a> Reader<'a> {
 
     fn one(&mut self) -> Result<Value, Nonsense> {
         if self.take("[") {
-            let items = self.union()?;
-            self.must("]", "a list without its end")?;
-            return Ok(json!({"type": "array", "items": items}));
+            return self.list();
         }
         if self.take("{") {
             return self.fields();
@@ -247,10 +119,21 @@ impl<'a> Reader<'a> {
             return Ok(json!({"const": word}));
         }
         let start = self.at;
-        Ok(match self.word() {
+        let word = self.word();
+        if let Ok(least) = word.parse::<u64>() {
+            let mut range = json!({"type": "integer"});
+            self.range(least, &mut range, ["minimum", "maximum"])?;
+            return Ok(range);
+        }
+        Ok(match word {
             "string" => json!({"type": "string"}),
             "int" => json!({"type": "integer", "minimum": 0}),
             "number" => json!({"type": "number"}),
+            "name" => json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": NAME}),
+            "email" => json!({"type": "string", "maxLength": 255, "pattern": EMAIL}),
+            "text" => json!({"type": "string", "pattern": TEXT}),
+            "secret" => json!({"type": "string", "maxLength": 255, "pattern": TEXT}),
+            "password" => json!({"type": "string", "minLength": 12, "maxLength": 256}),
             "bool" => json!({"type": "boolean"}),
             "time" => json!({"type": "string", "format": "date-time"}),
             "null" => json!({"type": "null"}),
@@ -261,6 +144,39 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(Nonsense("an unknown word", start)),
         })
+    }
+
+    fn list(&mut self) -> Result<Value, Nonsense> {
+        let items = self.union()?;
+        let mut list = json!({"type": "array", "items": items});
+        if self.take(";") {
+            let start = self.at;
+            let least = self.word().parse();
+            let least = least.map_err(|_| Nonsense("a list without its least length", start))?;
+            self.range(least, &mut list, ["minItems", "maxItems"])?;
+        }
+        self.must("]", "a list without its end")?;
+        Ok(list)
+    }
+
+    /// The rest of `least..most`; without a most, there is none.
+    fn range(
+        &mut self,
+        least: u64,
+        schema: &mut Value,
+        [min, max]: [&str; 2],
+    ) -> Result<(), Nonsense> {
+        self.must("..", "a range without its dots")?;
+        schema[min] = least.into();
+        let start = self.at;
+        match self.word() {
+            "" => {}
+            most => match most.parse::<u64>() {
+                Ok(most) => schema[max] = most.into(),
+                Err(_) => return Err(Nonsense("a range that ends in no number", start)),
+            },
+        }
+        Ok(())
     }
 
     fn fields(&mut self) -> Result<Value, Nonsense> {
@@ -302,7 +218,17 @@ mod tests {
 
     #[test]
     fn shapes_become_schemas() {
-        let read = schema(r#"{a: [int]|null, b?: "x"|"y", c: {...}, d: Error}"#).unwrap();
+        let read =
+            schema(r#"{a: [int; 1..9]|null, b?: "x"|"y", c: {...}, d: Error, e?: 1..|2..5}"#)
+                .unwrap();
+        assert_eq!(
+            read["properties"]["a"]["anyOf"][0],
+            json!({"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": 9})
+        );
+        assert_eq!(
+            read["properties"]["e"]["anyOf"],
+            json!([{"type": "integer", "minimum": 1}, {"type": "integer", "minimum": 2, "maximum": 5}])
+        );
         assert_eq!(read["required"], json!(["a", "c", "d"]));
         assert_eq!(read["properties"]["a"]["anyOf"][1], json!({"type": "null"}));
         assert_eq!(read["properties"]["b"]["enum"], json!(["x", "y"]));
@@ -311,7 +237,10 @@ mod tests {
             read["properties"]["d"]["$ref"],
             "#/components/schemas/Error"
         );
-        for bad in ["", "{", "{a}", "[int", "strin", "int int", "{a: int", "\"x"] {
+        for bad in [
+            "[int; x]", "1", "1..x", "[int; 1]", "", "{", "{a}", "[int", "strin", "int int",
+            "{a: int", "\"x",
+        ] {
             assert!(schema(bad).is_err(), "{bad:?}");
         }
     }

@@ -22,6 +22,7 @@ use super::route::{Access, Route, run};
 use super::run::{Asked, ask, start};
 use super::wire::campaign::or_default;
 use super::wire::host::status;
+use super::wire::number::Number;
 use super::wire::rows::{AnswerOut, read};
 use crate::auth::{Action, Actor};
 use crate::bell::Bell;
@@ -39,40 +40,45 @@ pub(super) const ROUTES: &[Route] = &[
     Route::get("/queries/run", Access::To(Action::RunSaved), run!(run_many))
         .also(&["/reports/run"])
         .says("Runs saved queries on hosts and waits for the answers. The body comes with a GET.")
-        .takes("{query_ids: [int], host_ids: [int]}")
+        .limited()
+        .takes("{query_ids: [int; 1..100], host_ids: [int; 1..]}")
         .gives("{summary: {targeted_host_count: int, responded_host_count: int}, live_query_results: [LiveQueryResult]}"),
     Route::post("/queries/{id}/run", Access::To(Action::RunSaved), run!(run_one))
         .also(&["/reports/{id}/run"])
         .says("Runs a saved query on hosts and waits for the answers.")
-        .takes("{host_ids: [int]}")
+        .limited()
+        .takes("{host_ids: [int; 1..]}")
         .gives("LiveQueryOnHosts"),
     Route::get("/queries/{id}/run", Access::To(Action::RunSaved), run!(run_one))
         .also(&["/reports/{id}/run"])
         .says("The same; the body comes with a GET.")
-        .takes("{host_ids: [int]}")
+        .limited()
+        .takes("{host_ids: [int; 1..]}")
         .gives("LiveQueryOnHosts"),
     Route::post("/hosts/{id}/query", Access::To(Action::RunAny), run!(on_host))
         .says("Runs SQL on one host and waits for the answer; a host that is offline is not asked.")
-        .takes("{query: string}")
+        .limited()
+        .takes("{query: text}")
         .gives("LiveQueryOnHost"),
     Route::post("/hosts/identifier/{identifier}/query", Access::To(Action::RunAny), run!(on_named_host))
         .says("The same by hostname, UUID, serial number or identifier.")
-        .takes("{query: string}")
+        .limited()
+        .takes("{query: text}")
         .gives("LiveQueryOnHost"),
 ];
 
 #[derive(Deserialize)]
 struct RunIn {
     #[serde(default, alias = "report_ids", deserialize_with = "or_default")]
-    query_ids: BTreeSet<u64>,
+    query_ids: BTreeSet<Number>,
     #[serde(default, deserialize_with = "or_default")]
-    host_ids: BTreeSet<u64>,
+    host_ids: BTreeSet<Number>,
 }
 
 impl RunIn {
     fn hosts(&self) -> RoaringBitmap {
         let hosts = self.host_ids.iter();
-        hosts.filter_map(|host| u32::try_from(*host).ok()).collect()
+        hosts.map(|host| host.narrow()).collect()
     }
 }
 
@@ -136,7 +142,7 @@ async fn one(api: Arc<Api>, call: Call) -> Result<Value, ApiError> {
     if body.host_ids.is_empty() {
         return Err(ApiError::BadRequest("host_ids are required".to_owned()));
     }
-    let answers = saved(&api, call.actor()?, id, body.hosts()).await?;
+    let answers = saved(&api, call.actor()?, Number(id), body.hosts()).await?;
     Ok(json!({
         "query_id": id,
         "targeted_host_count": body.host_ids.len(),
@@ -160,7 +166,7 @@ fn shown(answers: Answers) -> Vec<Value> {
 async fn saved(
     api: &Arc<Api>,
     actor: &Actor,
-    query: u64,
+    query: Number,
     hosts: RoaringBitmap,
 ) -> Result<Answers, ApiError> {
     let (asked, targets) = {

@@ -17,6 +17,7 @@ use super::selection;
 use super::wire::campaign::{Selected, map_or_default, or_default};
 use super::wire::host::HostOut;
 use super::wire::label::LabelOut;
+use super::wire::number::Number;
 use crate::auth::{Action, Actor};
 use crate::catalog::State;
 use crate::catalog::presence::Counts;
@@ -41,9 +42,9 @@ struct TargetsIn {
     #[serde(default, deserialize_with = "or_default")]
     query: String,
     #[serde(default, alias = "report_id")]
-    query_id: Option<u64>,
+    query_id: Option<Number>,
     #[serde(default, deserialize_with = "map_or_default")]
-    selected: Selected<u64>,
+    selected: Selected<Number>,
 }
 
 /// The hosts on which the actor may run a query, or SQL of their own. An observer who only may run what allows it
@@ -54,10 +55,10 @@ struct TargetsIn {
 pub(super) fn allowed_hosts(
     state: &State,
     actor: &Actor,
-    query_id: Option<u64>,
+    query_id: Option<Number>,
 ) -> Result<RoaringBitmap, ApiError> {
     let action = match query_id {
-        Some(id) => super::run::saved(state, actor, QueryId(id))?.1,
+        Some(Number(id)) => super::run::saved(state, actor, QueryId(id))?.1,
         None => Action::See,
     };
     Ok(actor.hosts(action, state))
@@ -88,7 +89,7 @@ async fn search(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let actor = call.actor()?;
     let mut allowed = allowed_hosts(&api.parts.catalog.read(), actor, body.query_id)?;
     for host in &body.selected.hosts {
-        allowed.remove(u32::try_from(*host).unwrap_or(0));
+        allowed.remove(host.narrow());
     }
     let page = Page {
         number: 0,
@@ -119,7 +120,12 @@ fn labels(state: &State, actor: &Actor, body: &TargetsIn) -> Vec<LabelOut> {
     let labels = state.labels.values().map(|(label, _)| label);
     labels
         .filter(|label| label.name.to_lowercase().contains(&text))
-        .filter(|label| !body.selected.labels.contains(&u64::from(label.id.0)))
+        .filter(|label| {
+            !body
+                .selected
+                .labels
+                .contains(&Number(u64::from(label.id.0)))
+        })
         .map(|label| LabelOut::of(label, state, &visible))
         .collect()
 }
@@ -130,7 +136,7 @@ fn teams(state: &State, actor: &Actor, body: &TargetsIn) -> Vec<Value> {
     teams
         .filter(|team| actor.may_in(Action::RunSaved, Some(team.id)))
         .filter(|team| team.name.to_lowercase().contains(&text))
-        .filter(|team| !body.selected.teams.contains(&u64::from(team.id.0)))
+        .filter(|team| !body.selected.teams.contains(&Number(u64::from(team.id.0))))
         .map(|team| {
             let count = state.hosts.of_team(team.id).map_or(0, RoaringBitmap::len);
             json!({

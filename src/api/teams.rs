@@ -29,7 +29,13 @@ pub(super) const ROUTES: &[Route] = &[
     Route::get("/teams", Access::To(Action::See), run!(list))
         .also(&["/fleets"])
         .says("The teams that one may see.")
-        .asks(page::ASKS)
+        .asks(&[
+            "page",
+            "per_page",
+            "order_key: id|name",
+            "order_direction",
+            "query",
+        ])
         .gives("{teams: [Team], meta: PageMeta}"),
     Route::get("/teams/{id}", Access::To(Action::See), run!(one))
         .also(&["/fleets/{id}"])
@@ -38,12 +44,12 @@ pub(super) const ROUTES: &[Route] = &[
     Route::post("/teams", Access::To(Action::WriteTeams), run!(create))
         .also(&["/fleets"])
         .says("Makes a team.")
-        .takes("{name: string, description?: string}")
+        .takes("{name: name, description?: string|null}")
         .gives("{team: Team}"),
     Route::patch("/teams/{id}", Access::To(Action::WriteTeam), run!(change))
         .also(&["/fleets/{id}"])
         .says("Changes a team's name, description, or options.")
-        .takes("{name?: string, description?: string, agent_options?: object}")
+        .takes("{name?: name|null, description?: string|null, agent_options?: AgentOptions|null}")
         .gives("{team: Team}"),
     Route::post(
         "/teams/{id}/agent_options",
@@ -52,7 +58,7 @@ pub(super) const ROUTES: &[Route] = &[
     )
     .also(&["/fleets/{id}/agent_options"])
     .says("Replaces a team's agent options; null takes the global ones.")
-    .takes("object|null")
+    .takes("AgentOptions|null")
     .gives("{team: Team}"),
     Route::get(
         "/teams/{id}/secrets",
@@ -69,7 +75,7 @@ pub(super) const ROUTES: &[Route] = &[
     )
     .also(&["/fleets/{id}/secrets"])
     .says("Replaces a team's enroll secrets.")
-    .takes("{secrets: [SecretIn]}")
+    .takes("{secrets: [SecretIn; 0..50]|null}")
     .gives("{secrets: [Secret]}"),
     Route::delete("/teams/{id}", Access::To(Action::WriteTeams), run!(delete))
         .also(&["/fleets/{id}"])

@@ -27,14 +27,20 @@ use crate::results::{TeamId, UserId};
 pub(super) const ROUTES: &[Route] = &[
     Route::get("/users", Access::To(Action::Users), run!(list))
         .says("All users.")
-        .asks(page::ASKS)
+        .asks(&[
+            "page",
+            "per_page",
+            "order_key: id|name|email|created_at",
+            "order_direction",
+            "query",
+        ])
         .gives("{users: [User], meta: PageMeta}"),
     Route::get("/users/{id}", Access::SignedIn, run!(one))
         .says("One user; oneself, unless one may see all.")
         .gives("{user: User}"),
     Route::post("/users/admin", Access::To(Action::Users), run!(create))
         .says("Makes a user.")
-        .takes("UserIn")
+        .takes("UserNew")
         .gives("{user: User}"),
     Route::post(
         "/users/api_only",
@@ -42,11 +48,11 @@ pub(super) const ROUTES: &[Route] = &[
         run!(create_program),
     )
     .says("Makes a user for a program, and its token, which is told once and never expires.")
-    .takes("UserIn")
+    .takes("ProgramNew")
     .gives("{user: User, token: string}"),
     Route::patch("/users/{id}", Access::To(Action::Users), run!(change))
         .says("Changes a user; what is not given stays.")
-        .takes("UserIn")
+        .takes("UserChange")
         .gives("{user: User}"),
     Route::delete("/users/{id}", Access::To(Action::Users), run!(delete))
         .says("Deletes a user and their tokens."),
@@ -286,9 +292,9 @@ fn changed(
 fn roles(state: &State, teams: &[TeamRoleIn]) -> Result<BTreeMap<TeamId, Role>, ApiError> {
     let mut roles = BTreeMap::new();
     for team in teams {
-        let id = TeamId(u32::try_from(team.id).unwrap_or(0));
+        let id = TeamId(team.id.narrow());
         if !state.teams.contains_key(&id) {
-            return Err(ApiError::not_found(format_args!("Team {}", team.id)));
+            return Err(ApiError::not_found(format_args!("Team {id}")));
         }
         if let Some(role) = parse_role(&team.role) {
             roles.insert(id, role);

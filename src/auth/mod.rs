@@ -23,7 +23,7 @@ pub use bootstrap::{BootstrapError, FirstStart, Presets, bootstrap};
 use failures::Failures;
 pub use role::{Action, Reach};
 use token::NoEntropy;
-use user::{HashError, PASSWORD_BYTES_MAX, Passwords};
+use user::{HashError, PASSWORD_CHARS_MAX, Passwords};
 
 /// Sessions that one user may have at once; the oldest goes when one more begins.
 const SESSIONS_MAX: usize = 200;
@@ -340,7 +340,7 @@ impl Auth {
         let started = tokio::time::Instant::now();
         let charge = self.failures.charge(address, email, now);
         let charge = charge.map_err(LoginError::TooMany)?;
-        let plausible = password.len() <= PASSWORD_BYTES_MAX;
+        let plausible = password.chars().count() <= PASSWORD_CHARS_MAX;
         if plausible && self.passwords.verify(password, hash).await? {
             self.failures.give_back(&charge);
             return Ok(());

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 /// The least length of a password, in characters; what Fleet demands too.
 pub const PASSWORD_CHARS_MIN: usize = 12;
 /// The most bytes of a password.
-pub const PASSWORD_BYTES_MAX: usize = 256;
+pub const PASSWORD_CHARS_MAX: usize = 256;
 
 /// What one hash costs.
 #[derive(Clone, Copy, Debug)]
@@ -104,8 +104,8 @@ pub fn weakness(password: &str) -> Option<&'static str> {
     if password.chars().count() < PASSWORD_CHARS_MIN {
         return Some("Password must be at least 12 characters");
     }
-    if password.len() > PASSWORD_BYTES_MAX {
-        return Some("Password must not be longer than 256 bytes");
+    if password.chars().count() > PASSWORD_CHARS_MAX {
+        return Some("Password must not be longer than 256 characters");
     }
     let first = password.chars().next();
     if password.chars().all(|each| Some(each) == first) {

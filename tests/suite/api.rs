@@ -2,11 +2,13 @@
 //! against the shape that the API's own OpenAPI document promises for it.
 
 mod campaigns;
-mod documented;
+pub mod documented;
 mod errors;
 mod hosts;
+mod precise;
+mod prefixes;
 mod roles;
-mod schema;
+pub mod schema;
 mod server;
 mod sessions;
 mod specs;

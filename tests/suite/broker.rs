@@ -11,8 +11,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 /// The API token that every test's broker is preset with.
 pub const TOKEN: &str = "abk_test_token_0123456789abcdef";
@@ -22,6 +22,9 @@ pub const SECRET: &str = "test-enroll-secret";
 pub const PASSWORD: &str = "correct horse battery staple";
 /// How long a start may take, debug builds and busy machines included.
 const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// What a broker prints, line by line.
+pub type Printed = Lines<BufReader<ChildStdout>>;
 
 /// A running broker, killed when dropped.
 pub struct Broker {
@@ -47,15 +50,30 @@ impl Broker {
 
     /// Starts on this address with this data directory.
     pub async fn start_in(dir: &Path, listen: &str, args: &[&str]) -> Self {
+        let (broker, mut lines) = Self::launch(dir, listen, args).await;
+        // Whatever else it prints must be read, or the pipe would fill; the task ends with the child.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        broker
+    }
+
+    /// Starts on a free port with a fresh data directory; what it prints from then on must be read.
+    pub async fn start_and_listen(args: &[&str]) -> (Self, Printed) {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut broker, lines) = Self::launch(dir.path(), "127.0.0.1:0", args).await;
+        broker._owned_dir = Some(dir);
+        (broker, lines)
+    }
+
+    async fn launch(dir: &Path, listen: &str, args: &[&str]) -> (Self, Printed) {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let (child, url) = spawn(dir, listen, &args).await;
+        let (child, url, lines) = spawn(dir, listen, &args).await;
         let (scheme, address) = match url.strip_prefix("https://") {
             Some(address) => ("https", address),
             None => ("http", url.strip_prefix("http://").unwrap()),
         };
         let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
         let address = address.trim_end_matches('/').to_owned();
-        Self {
+        let broker = Self {
             address,
             scheme,
             child,
@@ -63,7 +81,8 @@ impl Broker {
             args,
             client,
             _owned_dir: None,
-        }
+        };
+        (broker, lines)
     }
 
     /// kill -9, then a start with the same directory, port and flags.
@@ -74,7 +93,8 @@ impl Broker {
 
     /// A start after it has ended, with the same directory, port and flags.
     pub async fn restart(&mut self) {
-        let (child, _) = spawn(&self.dir, &self.address, &self.args).await;
+        let (child, _, mut lines) = spawn(&self.dir, &self.address, &self.args).await;
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         self.child = child;
     }
 
@@ -168,7 +188,7 @@ impl Broker {
     }
 }
 
-async fn spawn(dir: &Path, listen: &str, args: &[String]) -> (Child, String) {
+async fn spawn(dir: &Path, listen: &str, args: &[String]) -> (Child, String, Printed) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_answerback"))
         .args(["serve", "--listen", listen, "--data-dir"])
         .arg(dir)
@@ -194,7 +214,5 @@ async fn spawn(dir: &Path, listen: &str, args: &[String]) -> (Child, String) {
     let url = tokio::time::timeout(START_WITHIN, listening)
         .await
         .expect("the broker starts in time");
-    // Whatever else it prints must be read, or the pipe would fill; the task ends with the child.
-    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    (child, url)
+    (child, url, lines)
 }

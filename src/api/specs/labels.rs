@@ -32,7 +32,7 @@ pub(in crate::api) const ROUTES: &[Route] = &[
         .gives("{specs: LabelSpec}"),
     Route::post("/spec/labels", Access::To(Action::WriteLabels), run!(apply))
         .says("Makes and changes labels, all or none; names identify. Builtin labels stay as they are.")
-        .takes("{specs: [LabelSpec]}"),
+        .takes("{specs: [LabelSpecIn; 0..10000]|null}"),
 ];
 
 async fn list(api: Arc<Api>, _: Call) -> Result<Reply, ApiError> {

@@ -23,7 +23,7 @@ const NAME_CHARS_MAX: usize = 255;
 
 #[derive(Deserialize)]
 struct Document<'a> {
-    #[serde(borrow, default, deserialize_with = "or_default")]
+    #[serde(borrow, deserialize_with = "or_default")]
     specs: Vec<&'a RawValue>,
 }
 

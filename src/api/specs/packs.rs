@@ -13,6 +13,7 @@ use crate::api::error::{ApiError, Fault};
 use crate::api::page::{self, Page};
 use crate::api::reply::Reply;
 use crate::api::route::{Access, Route, run};
+use crate::api::wire::number::Number;
 use crate::api::wire::pack::{PackSpec, PackSpecQuery};
 use crate::auth::Action;
 use crate::catalog::entity::{Entity, Pack, PackQuery};
@@ -32,10 +33,10 @@ pub(in crate::api) const ROUTES: &[Route] = &[
         .gives("{specs: PackSpec}"),
     Route::post("/spec/packs", Access::To(Action::WritePacks), run!(apply))
         .says("Makes and changes packs, all or none; names identify. A pack may name queries that do not exist yet.")
-        .takes("{specs: [PackSpec]}"),
+        .takes("{specs: [PackSpecIn; 0..10000]|null}"),
     Route::get("/packs", Access::To(Action::See), run!(list))
         .says("All packs.")
-        .asks(page::ASKS)
+        .asks(&["page", "per_page", "order_key: id|name", "order_direction", "query"])
         .gives("{packs: [PackSpec], meta: PageMeta}"),
     Route::delete("/packs/{name}", Access::To(Action::WritePacks), run!(delete_named))
         .says("Deletes a pack by name."),
@@ -148,10 +149,10 @@ fn check(spec: &PackSpec) -> Vec<Fault> {
         if query.query.trim().is_empty() {
             fault("query", "must name a query");
         }
-        if !(1..=INTERVAL_S_MAX).contains(&query.interval) {
+        if !(1..=INTERVAL_S_MAX).contains(&query.interval.0) {
             fault("interval", "must be from 1 to 604800 seconds");
         }
-        if query.shard.is_some_and(|shard| shard > 100) {
+        if query.shard.is_some_and(|shard| shard.0 > 100) {
             fault("shard", "must be from 0 to 100 per cent");
         }
         if !names.insert(name_in_pack(query)) {
@@ -174,12 +175,12 @@ fn pack(spec: &PackSpec, id: u32) -> Pack {
         query: query.query.clone(),
         name: name_in_pack(query).to_owned(),
         description: query.description.clone(),
-        interval: u32::try_from(query.interval).unwrap_or(u32::MAX),
+        interval: query.interval.narrow(),
         snapshot: query.snapshot,
         removed: query.removed,
         platform: query.platform.clone(),
         version: query.version.clone(),
-        shard: query.shard,
+        shard: query.shard.map(Number::narrow),
         denylist: query.denylist,
     });
     Pack {

@@ -35,7 +35,7 @@ pub(in crate::api) const ROUTES: &[Route] = &[
         run!(apply),
     )
     .says("Makes and changes saved queries, all or none; names identify.")
-    .takes("{specs: [QuerySpec]}"),
+    .takes("{specs: [QuerySpecIn; 0..10000]|null}"),
 ];
 
 /// The team that a request asks about, if the actor may see it.

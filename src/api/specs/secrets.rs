@@ -23,8 +23,8 @@ use crate::results::TeamId;
 
 /// Secrets of one team, or global ones (spec fleet-live-query, 5.3).
 const SECRETS_MAX: usize = 50;
-/// Bytes of a secret; what Fleet's column holds.
-const SECRET_BYTES_MAX: usize = 255;
+/// Characters of a secret; what Fleet's column holds.
+const SECRET_CHARS_MAX: usize = 255;
 
 pub(in crate::api) const ROUTES: &[Route] = &[
     Route::get(
@@ -40,7 +40,7 @@ pub(in crate::api) const ROUTES: &[Route] = &[
         run!(replace),
     )
     .says("Replaces the global enroll secrets.")
-    .takes("{spec: {secrets: [SecretIn]}}"),
+    .takes("{spec: {secrets: [SecretIn; 0..50]|null}}"),
 ];
 
 #[derive(Deserialize)]
@@ -48,11 +48,11 @@ struct ReplaceIn {
     spec: SecretsIn,
 }
 
-/// A set of secrets.
+/// A set of secrets. It must be there, if only as null: replacing all by a slip would lock the fleet out.
 #[derive(Deserialize)]
 pub(crate) struct SecretsIn {
     /// All of them.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(deserialize_with = "or_default")]
     pub secrets: Vec<SecretIn>,
 }
 
@@ -97,8 +97,8 @@ pub(crate) fn faults(field: &str, secrets: &[SecretIn]) -> Vec<Fault> {
         let text = secret.text();
         let reason = if text.trim().is_empty() {
             "must not be empty"
-        } else if text.len() > SECRET_BYTES_MAX {
-            "must not be longer than 255 bytes"
+        } else if text.chars().count() > SECRET_CHARS_MAX {
+            "must not be longer than 255 characters"
         } else {
             continue;
         };

@@ -28,7 +28,7 @@ pub(in crate::api) const ROUTES: &[Route] = &[Route::post(
 )
 .also(&["/spec/fleets"])
 .says("Makes and changes teams, all or none; names identify. What a spec does not give stays as it is.")
-.takes("{specs: [TeamSpec]}")
+.takes("{specs: [TeamSpecIn; 0..10000]|null}")
 .gives("{team_ids_by_name: object}")];
 
 async fn apply(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {

@@ -8,6 +8,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use super::number::Number;
 use super::time::{Rfc3339, ZERO};
 use crate::catalog::presence::Counts;
 use crate::results::{Campaign, CampaignId, Ending, QueryId, Status, UserId};
@@ -66,7 +67,7 @@ pub(crate) struct RunIn<T> {
     pub query: Option<String>,
     /// The saved query.
     #[serde(default, alias = "report_id")]
-    pub query_id: Option<u64>,
+    pub query_id: Option<Number>,
     /// Whom to ask.
     #[serde(default, deserialize_with = "map_or_default")]
     pub selected: Selected<T>,

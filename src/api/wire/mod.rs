@@ -3,6 +3,7 @@
 pub(super) mod campaign;
 pub(super) mod host;
 pub(super) mod label;
+pub(super) mod number;
 pub(super) mod pack;
 pub(super) mod query;
 pub(super) mod rows;

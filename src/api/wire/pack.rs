@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::campaign::or_default;
+use super::number::Number;
 use crate::catalog::entity::{Pack, PackQuery};
 
 /// A pack's spec, taken and given out alike. Its number does not count when it is taken.
@@ -10,7 +11,7 @@ use crate::catalog::entity::{Pack, PackQuery};
 pub(crate) struct PackSpec {
     /// Its number.
     #[serde(default, deserialize_with = "or_default")]
-    pub id: u64,
+    pub id: Number,
     /// Its name.
     #[serde(default, deserialize_with = "or_default")]
     pub name: String,
@@ -60,7 +61,7 @@ pub(crate) struct PackSpecQuery {
     pub description: String,
     /// Seconds.
     #[serde(default)]
-    pub interval: u64,
+    pub interval: Number,
     /// Whether the whole result is logged each time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<bool>,
@@ -69,7 +70,7 @@ pub(crate) struct PackSpecQuery {
     pub removed: Option<bool>,
     /// Per cent of hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shard: Option<u32>,
+    pub shard: Option<Number>,
     /// osquery platforms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
@@ -84,7 +85,7 @@ pub(crate) struct PackSpecQuery {
 impl From<&Pack> for PackSpec {
     fn from(pack: &Pack) -> Self {
         Self {
-            id: u64::from(pack.id),
+            id: Number(u64::from(pack.id)),
             name: pack.name.clone(),
             description: pack.description.clone(),
             platform: pack.platform.clone(),
@@ -98,18 +99,19 @@ impl From<&Pack> for PackSpec {
     }
 }
 
+/// As the document shows it, with an empty platform and version where none was given.
 impl From<&PackQuery> for PackSpecQuery {
     fn from(query: &PackQuery) -> Self {
         Self {
             query: query.query.clone(),
             name: query.name.clone(),
             description: query.description.clone(),
-            interval: u64::from(query.interval),
+            interval: Number(u64::from(query.interval)),
             snapshot: query.snapshot,
             removed: query.removed,
-            shard: query.shard,
-            platform: query.platform.clone(),
-            version: query.version.clone(),
+            shard: query.shard.map(|shard| Number(u64::from(shard))),
+            platform: Some(query.platform.clone().unwrap_or_default()),
+            version: Some(query.version.clone().unwrap_or_default()),
             denylist: query.denylist,
         }
     }

@@ -4,24 +4,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::campaign::or_default;
+use super::number::Number;
 use super::time::Rfc3339;
 use crate::catalog::State;
 use crate::catalog::entity::Query;
 use crate::results::{QueryId, TeamId, UserId};
 
-/// How a query would be scheduled; kept and given back, not acted on by live queries.
+/// How a query is scheduled: agents get it with their configuration if it has an interval and automations are on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Schedule {
     /// Seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interval: Option<u32>,
+    pub interval: Option<Number>,
     /// osquery platforms, comma separated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
     /// The least osquery version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_osquery_version: Option<String>,
-    /// Whether results are sent on.
+    /// Whether agents are to run it by its interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub automations_enabled: Option<bool>,
     /// `snapshot`, `differential`, ...
@@ -67,7 +68,7 @@ pub(crate) struct QuerySpecIn {
     /// Whether observers may run it.
     #[serde(default, deserialize_with = "or_default")]
     pub observer_can_run: bool,
-    /// How it would be scheduled.
+    /// How it is scheduled.
     #[serde(flatten)]
     pub schedule: Schedule,
 }

@@ -135,18 +135,24 @@ pub(crate) fn agent_options(given: &RawValue) -> Result<Option<Box<RawValue>>, S
     let Some(object) = value.as_object() else {
         return Err("must be an object".to_owned());
     };
-    if object.get("spec").is_some_and(Value::is_object) {
+    check_options(object, &["config", "overrides", "spec"])?;
+    if let Some(spec) = object.get("spec").and_then(Value::as_object) {
+        check_options(spec, &["config", "overrides"])?;
         let inner: Wrapped =
             serde_json::from_str(given.get()).map_err(|error| error.to_string())?;
-        return agent_options(&inner.spec);
+        return Ok(Some(inner.spec));
     }
-    for field in ["config", "overrides"] {
-        let value = object.get(field);
+    Ok(Some(given.to_owned()))
+}
+
+fn check_options(options: &serde_json::Map<String, Value>, fields: &[&str]) -> Result<(), String> {
+    for field in fields {
+        let value = options.get(*field);
         if value.is_some_and(|value| !value.is_object() && !value.is_null()) {
             return Err(format!("{field} must be an object"));
         }
     }
-    Ok(Some(given.to_owned()))
+    Ok(())
 }
 
 #[cfg(test)]

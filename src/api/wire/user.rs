@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::number::Number;
 use super::time::Rfc3339;
 use crate::catalog::State;
 use crate::catalog::entity::{Role, User};
@@ -54,7 +55,7 @@ impl UserOut {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct TeamRoleIn {
     /// The team.
-    pub id: u64,
+    pub id: Number,
     /// The role's word.
     pub role: String,
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::server::{NONE, Server, TOKEN};
 
-const QUERIES: &str = r#"{
+pub const QUERIES: &str = r#"{
   "specs": [
     {
       "name": "new_query",
@@ -20,7 +20,7 @@ const QUERIES: &str = r#"{
   ]
 }"#;
 
-const PACKS: &str = r#"{
+pub const PACKS: &str = r#"{
   "specs": [
     {
       "id": 1,
@@ -36,6 +36,30 @@ const PACKS: &str = r#"{
           "name": "new_query",
           "description": "",
           "interval": 456,
+          "snapshot": false,
+          "removed": true
+        },
+        {
+          "query": "new_title_for_my_query",
+          "name": "new_title_for_my_query",
+          "description": "",
+          "interval": 677,
+          "snapshot": true,
+          "removed": false
+        },
+        {
+          "query": "osquery_info",
+          "name": "osquery_info",
+          "description": "",
+          "interval": 6667,
+          "snapshot": true,
+          "removed": false
+        },
+        {
+          "query": "query1",
+          "name": "query1",
+          "description": "",
+          "interval": 7767,
           "snapshot": false,
           "removed": true
         },
@@ -79,7 +103,7 @@ const PACKS: &str = r#"{
   ]
 }"#;
 
-const TEAMS: &str = r#"{
+pub const TEAMS: &str = r#"{
   "specs": [
     {
       "name": "Client Platform Engineering",
@@ -118,7 +142,7 @@ const TEAMS: &str = r#"{
   ]
 }"#;
 
-const LABELS: &str = r#"{
+pub const LABELS: &str = r#"{
   "specs": [
     {
       "name": "Ubuntu",
@@ -135,7 +159,7 @@ const LABELS: &str = r#"{
   ]
 }"#;
 
-const SECRET: &str = r#"{
+pub const SECRET: &str = r#"{
   "spec": {
     "secrets": [
       {
@@ -168,7 +192,12 @@ async fn packs_are_applied_though_their_queries_do_not_exist_and_read_back() {
     let server = Server::start().await;
     assert_eq!(post(&server, "/spec/packs", PACKS).await, json!({}));
     let specs = server.get("/spec/packs").await;
-    assert_eq!(specs["specs"][0]["queries"].as_array().unwrap().len(), 3);
+    assert_eq!(specs["specs"][0]["queries"].as_array().unwrap().len(), 6);
+    let shown = json!({
+        "query": "new_query", "name": "new_query", "description": "", "interval": 456,
+        "snapshot": false, "removed": true, "platform": "", "version": "",
+    });
+    assert_eq!(specs["specs"][0]["queries"][0], shown, "to the letter");
     assert_eq!(
         specs["specs"][0]["targets"],
         json!({"labels": ["All Hosts"]})

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// What is wrong with a document, by its schema; fields that the schema does not name are wrong, too.
-pub(super) fn faults(document: &Value, schema: &Value, root: &Value) -> Vec<String> {
+pub fn faults(document: &Value, schema: &Value, root: &Value) -> Vec<String> {
     let mut faults = Vec::new();
     check(document, schema, root, "", &mut faults);
     faults
@@ -41,20 +41,19 @@ fn check(document: &Value, schema: &Value, root: &Value, at: &str, faults: &mut 
     {
         faults.push(format!("{at}: {document} is none of {words:?}"));
     }
-    let right = match schema["type"].as_str() {
-        None => true,
-        Some("string") => document.is_string(),
-        Some("integer") => document.is_u64(),
-        Some("number") => document.is_number(),
-        Some("boolean") => document.is_boolean(),
-        Some("null") => document.is_null(),
-        Some("array") => document.is_array(),
-        Some("object") => document.is_object(),
-        Some(other) => panic!("a type that nobody knows: {other}"),
+    let right = match &schema["type"] {
+        Value::Null => true,
+        Value::Array(types) => types.iter().any(|each| is(document, each)),
+        one => is(document, one),
     };
     if !right {
         faults.push(format!("{at}: {document} is no {}", schema["type"]));
         return;
+    }
+    if let (Some(least), Some(number)) = (schema["minimum"].as_u64(), document.as_u64())
+        && number < least
+    {
+        faults.push(format!("{at}: {number} is less than {least}"));
     }
     if schema["format"] == "date-time" && !is_moment(document.as_str().unwrap_or("")) {
         faults.push(format!("{at}: {document} is no moment"));
@@ -65,9 +64,22 @@ fn check(document: &Value, schema: &Value, root: &Value, at: &str, faults: &mut 
         }
     }
     if let Some(object) = document.as_object()
-        && schema["type"] == "object"
+        && schema.get("type").is_some()
     {
         fields(object, schema, root, at, faults);
+    }
+}
+
+fn is(document: &Value, kind: &Value) -> bool {
+    match kind.as_str() {
+        Some("string") => document.is_string(),
+        Some("integer") => document.is_u64(),
+        Some("number") => document.is_number(),
+        Some("boolean") => document.is_boolean(),
+        Some("null") => document.is_null(),
+        Some("array") => document.is_array(),
+        Some("object") => document.is_object(),
+        other => panic!("a type that nobody knows: {other:?}"),
     }
 }
 
@@ -88,6 +100,9 @@ fn fields(
         match schema["properties"].get(name) {
             Some(schema) => check(value, schema, root, &at, faults),
             None if schema["additionalProperties"] == true => {}
+            None if schema["additionalProperties"].is_object() => {
+                check(value, &schema["additionalProperties"], root, &at, faults);
+            }
             None => faults.push(format!("{at}: not in the document")),
         }
     }
