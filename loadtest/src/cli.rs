@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::compare::Compare;
 use crate::expect::Expectation;
+use crate::measure::Measure;
 use crate::target::sources;
 use crate::transport::Mix;
 use crate::units::{bytes, count, duration, share};
@@ -33,6 +35,10 @@ pub(crate) enum Command {
     Storm(Storm),
     /// Agents, viewers and faults of every kind for as long as you like
     Soak(Soak),
+    /// Take what one delivery or request costs a server, with a lean client
+    Measure(Measure),
+    /// Start Answerback, its peers and the physical limit, and compare them in one run
+    Compare(Compare),
 }
 
 /// Options of every subcommand.
