@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compare::Compare;
 use crate::expect::Expectation;
+use crate::growth::Growth;
 use crate::measure::Measure;
 use crate::target::sources;
 use crate::transport::Mix;
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Measure(Measure),
     /// Start Answerback, its peers and the physical limit, and compare them in one run
     Compare(Compare),
+    /// Plot how the costs of Answerback grow with viewers, answers, campaigns, hosts and results
+    Growth(Growth),
 }
 
 /// Options of every subcommand.

@@ -11,6 +11,7 @@ mod expect;
 mod fanout;
 mod fleet;
 mod frame;
+mod growth;
 mod http1;
 mod link;
 mod measure;
@@ -87,6 +88,11 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             write!(std::io::stdout(), "{table}")?;
             Ok(true)
         }
+        Command::Growth(args) => {
+            let (summary, held) = runtime.block_on(growth::run(args))?;
+            write!(std::io::stdout(), "{summary}")?;
+            Ok(held)
+        }
         Command::Fanout(_) | Command::Fleet(_) | Command::Storm(_) | Command::Soak(_) => {
             let report = runtime.block_on(perform(cli))?;
             publish(&report, &common)?;
@@ -103,7 +109,9 @@ async fn perform(cli: Cli) -> anyhow::Result<Report> {
         Command::Fleet(args) => fleet::run(&site, args).await,
         Command::Storm(args) => storm::run(&site, args).await,
         Command::Soak(args) => soak::run(&site, args).await,
-        Command::Measure(_) | Command::Compare(_) => bail!("not a test of one server"),
+        Command::Measure(_) | Command::Compare(_) | Command::Growth(_) => {
+            bail!("not a test of one server")
+        }
     }
 }
 

@@ -66,12 +66,24 @@ const CONTESTANTS: [Contestant; 10] = [
     row("limit, one write a message", Server::LimitSingle, Via::Raw),
     row("Answerback, raw WebSocket", Server::Answerback, Via::Raw),
     row("Answerback, SockJS WebSocket", Server::Answerback, Via::Ws),
-    row("Answerback, xhr_streaming", Server::Answerback, Via::XhrStreaming),
-    row("Answerback, eventsource", Server::Answerback, Via::Eventsource),
+    row(
+        "Answerback, xhr_streaming",
+        Server::Answerback,
+        Via::XhrStreaming,
+    ),
+    row(
+        "Answerback, eventsource",
+        Server::Answerback,
+        Via::Eventsource,
+    ),
     row("Answerback, xhr polling", Server::Answerback, Via::Xhr),
     row("ws 8 (npm), raw WebSocket", Server::Ws, Via::Raw),
     row("sockjs-node 0.3.24, WebSocket", Server::SockjsNode, Via::Ws),
-    row("sockjs-node 0.3.24, xhr_streaming", Server::SockjsNode, Via::XhrStreaming),
+    row(
+        "sockjs-node 0.3.24, xhr_streaming",
+        Server::SockjsNode,
+        Via::XhrStreaming,
+    ),
 ];
 
 const fn row(name: &'static str, server: Server, via: Via) -> Contestant {
@@ -148,7 +160,9 @@ async fn measure_all(compare: &Compare) -> anyhow::Result<Comparison> {
     for round in 1..=compare.rounds {
         for (row, measured) in contestants.iter().zip(&mut comparison.rows) {
             tell(&format!("round {round}: {}", row.name));
-            one_row(compare, row, measured).await.with_context(|| row.name)?;
+            one_row(compare, row, measured)
+                .await
+                .with_context(|| row.name)?;
         }
         if wanted("requests") {
             tell(&format!("round {round}: requests"));
@@ -205,7 +219,8 @@ async fn requests(compare: &Compare, to: &mut Requests) -> anyhow::Result<()> {
     };
     let mut bare = Running::start(Server::BareHttp, FAN_BYTES, &compare.places).await?;
     let mut broker = Running::start(Server::Answerback, FAN_BYTES, &compare.places).await?;
-    to.bare_checkin.push(checkin(&mut bare.subject, &load).await?);
+    to.bare_checkin
+        .push(checkin(&mut bare.subject, &load).await?);
     to.checkin.push(checkin(&mut broker.subject, &load).await?);
     to.bare_answer.push(write(&mut bare.subject, &load).await?);
     to.answer.push(write(&mut broker.subject, &load).await?);

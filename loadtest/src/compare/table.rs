@@ -41,12 +41,18 @@ pub(super) fn markdown(comparison: &Comparison) -> String {
             row.name,
             shown(fast(row), microseconds),
             shown(ratio, |ratio| format!("{ratio:.2} x")),
-            shown(median(row.fast.iter().map(|fanned| fanned.deliveries_per_s)), thousands),
+            shown(
+                median(row.fast.iter().map(|fanned| fanned.deliveries_per_s)),
+                thousands
+            ),
             shown(
                 median(paced.clone().map(|fanned| fanned.cpu_ns_per_delivery)),
                 microseconds
             ),
-            shown(median(paced.filter_map(|fanned| fanned.p99_s)), show_seconds),
+            shown(
+                median(paced.filter_map(|fanned| fanned.p99_s)),
+                show_seconds
+            ),
             shown(median(one), thousands),
         );
     }
@@ -56,7 +62,10 @@ pub(super) fn markdown(comparison: &Comparison) -> String {
         all.map(move |fanned| (row.name, fanned.lost))
     });
     for (name, lost) in lost.filter(|(_, lost)| *lost > 0) {
-        let _ = writeln!(out, "\n{name}: {lost} deliveries lacked at the end of a run.");
+        let _ = writeln!(
+            out,
+            "\n{name}: {lost} deliveries lacked at the end of a run."
+        );
     }
     out
 }
@@ -106,7 +115,10 @@ fn thousands(number: f64) -> String {
 pub(super) fn put_into(file: &Path, table: &str) -> anyhow::Result<()> {
     let name = file.display();
     let text = std::fs::read_to_string(file).with_context(|| format!("{name}"))?;
-    std::fs::write(file, between_markers(&text, table).with_context(|| format!("{name}"))?)?;
+    std::fs::write(
+        file,
+        between_markers(&text, table).with_context(|| format!("{name}"))?,
+    )?;
     Ok(())
 }
 

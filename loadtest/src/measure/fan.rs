@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::publisher::Publisher;
 use super::viewers::{Audience, Pace, Via};
-use super::{Subject, server::MESSAGE_BYTES};
+use super::{Subject, awake, server::MESSAGE_BYTES};
 
 /// Without a result for so long the rest is lost.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -66,6 +66,8 @@ pub(crate) async fn fan_out(subject: &mut Subject, fan: &Fan) -> anyhow::Result<
     let audience = subject.audience(fan.via, fan.viewers, campaign).await?;
     let mut publisher = Publisher::new(subject, campaign, fan).await?;
     let counts = &audience.counts;
+    // At a pace both sides sleep, as they do in the field.
+    let _awake = fan.rate.is_none().then(awake);
     let before = (
         counts.results.get(),
         counts.bytes.get(),

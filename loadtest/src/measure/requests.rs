@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use super::Subject;
 use super::http::{Http, post};
+use super::{Subject, awake};
 
 /// What a limit is given for a node key.
 const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -51,9 +52,46 @@ pub(crate) async fn checkin(subject: &mut Subject, load: &Load) -> anyhow::Resul
         post("/api/osquery/distributed/read", "", body.as_bytes())
     });
     let requests: Rc<Vec<_>> = Rc::new(requests.collect());
-    // Answers the server's own questions first, if it has any: once round without counting.
-    rounds(subject, load, &requests, Some(requests.len())).await?;
+    if subject.broker.is_some() {
+        introduce(subject, load, &keys).await?;
+    }
     rounds(subject, load, &requests, None).await
+}
+
+/// Has every host answer what the broker asks it about itself, with nothing, so that it is not asked again.
+async fn introduce(subject: &Subject, load: &Load, keys: &[String]) -> anyhow::Result<()> {
+    let mut work = JoinSet::new();
+    for some in keys.chunks(keys.len().div_ceil(load.connections)) {
+        let (some, mut http) = (
+            some.to_vec(),
+            Http::open(&subject.address.to_string()).await?,
+        );
+        work.spawn_local(async move {
+            for key in some {
+                let body = json!({ "node_key": key }).to_string();
+                let asked = post("/api/osquery/distributed/read", "", body.as_bytes());
+                let asked = http.json(&asked).await?;
+                let names = asked["queries"].as_object().into_iter().flatten();
+                let names: Vec<_> = names.map(|(name, _)| name.clone()).collect();
+                let of = |value: Value| -> Value {
+                    names
+                        .iter()
+                        .map(|name| (name.clone(), value.clone()))
+                        .collect()
+                };
+                let body =
+                    json!({"node_key": key, "queries": of(json!([])), "statuses": of(json!(0))});
+                let body = body.to_string();
+                http.call(&post("/api/osquery/distributed/write", "", body.as_bytes()))
+                    .await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = work.join_next().await {
+        done??;
+    }
+    Ok(())
 }
 
 /// Answers of [`Load::hosts`] hosts, once each.
@@ -85,6 +123,7 @@ async fn rounds(
     for _ in 0..load.connections {
         connections.push(Http::open(&subject.address.to_string()).await?);
     }
+    let _awake = awake();
     let (before, start) = (subject.process.cpu_ns()?, Instant::now());
     let until = start + Duration::from_secs_f64(load.seconds);
     let tasks = connections.into_iter().map(|mut http| {

@@ -2,13 +2,18 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
+use tokio::time::sleep;
 
 use super::http::{Http, post};
+use super::viewers::{Audience, Hello, Via};
 
+/// Between two campaigns: a user may start ten a second.
+const CAMPAIGN_PAUSE: Duration = Duration::from_millis(110);
 /// Connections by which hosts enrol.
 const ENROLLING: usize = 32;
 
@@ -32,7 +37,7 @@ impl Broker {
     }
 
     /// Sees to it that so many hosts are there.
-    pub(super) async fn hosts(&mut self, count: usize) -> anyhow::Result<()> {
+    pub(crate) async fn hosts(&mut self, count: usize) -> anyhow::Result<()> {
         let lacking: Vec<usize> = (self.keys.len()..count).collect();
         let mut many = Vec::new();
         while many.len() < ENROLLING {
@@ -61,9 +66,14 @@ impl Broker {
     }
 
     /// A new campaign over all hosts, of which there are at least so many.
-    pub(super) async fn campaign(&mut self, hosts: usize) -> anyhow::Result<u64> {
+    pub(crate) async fn campaign(&mut self, hosts: usize) -> anyhow::Result<u64> {
         self.hosts(hosts).await?;
-        let body = json!({"query": "SELECT 1", "selected": {"hosts": [], "labels": ["All Hosts"]}});
+        self.run(&json!({"hosts": [], "labels": ["All Hosts"]}))
+            .await
+    }
+
+    async fn run(&self, selected: &serde_json::Value) -> anyhow::Result<u64> {
+        let body = json!({"query": "SELECT 1", "selected": selected});
         let token = format!("Authorization: Bearer {}\r\n", self.token);
         let path = "/api/latest/fleet/queries/run_by_names";
         let mut http = Http::open(&self.server.to_string()).await?;
@@ -71,6 +81,51 @@ impl Broker {
             .json(&post(path, &token, body.to_string().as_bytes()))
             .await?;
         said["campaign"]["id"].as_u64().context("no campaign")
+    }
+
+    /// So many campaigns, each with a viewer, so that none is cancelled: over all hosts, or over one host that is not
+    /// among the first.
+    pub(crate) async fn watched_campaigns(
+        &mut self,
+        count: usize,
+        all_hosts: bool,
+    ) -> anyhow::Result<Audience> {
+        let last = format!("measure-{:07}", self.keys.len().saturating_sub(1));
+        let selected = if all_hosts {
+            json!({"hosts": [], "labels": ["All Hosts"]})
+        } else {
+            json!({"hosts": [last], "labels": []})
+        };
+        let mut audience = Audience::default();
+        for number in 0..count {
+            let campaign = self.run(&selected).await?;
+            self.listen(&mut audience, number, campaign).await?;
+            // Faster than one user may.
+            sleep(CAMPAIGN_PAUSE).await;
+        }
+        Ok(audience)
+    }
+
+    /// One viewer of this campaign.
+    pub(crate) async fn watch(&self, campaign: u64) -> anyhow::Result<Audience> {
+        let mut audience = Audience::default();
+        self.listen(&mut audience, 0, campaign).await?;
+        Ok(audience)
+    }
+
+    async fn listen(
+        &self,
+        audience: &mut Audience,
+        number: usize,
+        campaign: u64,
+    ) -> anyhow::Result<()> {
+        let hello = Hello {
+            token: self.token.clone(),
+            campaign,
+            after: None,
+        };
+        let (server, raw) = (self.server, Via::Raw);
+        audience.connect(server, raw, number, Some(&hello)).await
     }
 
     /// The requests by which hosts answer. The message that viewers get is about `bytes` long.
@@ -91,7 +146,7 @@ impl Broker {
     }
 
     /// Posts the answers of so many hosts, as fast as they are taken.
-    pub(super) async fn post_all(
+    pub(crate) async fn post_all(
         &self,
         campaign: u64,
         count: usize,

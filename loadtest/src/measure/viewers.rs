@@ -130,7 +130,11 @@ impl Audience {
         let mut stream = socket.connect(server).await?;
         stream.set_nodelay(true)?;
         // A session's name must not be one of an earlier audience.
-        let unique = format!("{}x{number}x{:p}", std::process::id(), &raw const *self.counts);
+        let unique = format!(
+            "{}x{number}x{:p}",
+            std::process::id(),
+            &raw const *self.counts
+        );
         let session = format!("{PREFIX}/000/viewer{unique}");
         let request = request(via, &session);
         stream.write_all(request.as_bytes()).await?;
