@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::compare::Compare;
 use crate::expect::Expectation;
+use crate::growth::Growth;
+use crate::measure::Measure;
 use crate::target::sources;
 use crate::transport::Mix;
 use crate::units::{bytes, count, duration, share};
@@ -33,6 +36,12 @@ pub(crate) enum Command {
     Storm(Storm),
     /// Agents, viewers and faults of every kind for as long as you like
     Soak(Soak),
+    /// Take what one delivery or request costs a server, with a lean client
+    Measure(Measure),
+    /// Start Answerback, its peers and the physical limit, and compare them in one run
+    Compare(Compare),
+    /// Plot how the costs of Answerback grow with viewers, answers, campaigns, hosts and results
+    Growth(Growth),
 }
 
 /// Options of every subcommand.

@@ -3,6 +3,7 @@
 mod api;
 mod body;
 mod cli;
+mod compare;
 mod crew;
 mod enroll;
 mod epoch;
@@ -10,8 +11,10 @@ mod expect;
 mod fanout;
 mod fleet;
 mod frame;
+mod growth;
 mod http1;
 mod link;
+mod measure;
 mod message;
 mod metrics;
 mod probe;
@@ -42,8 +45,9 @@ mod tests;
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Parser;
+use tokio::task::LocalSet;
 
 use cli::{Cli, Command};
 use report::Report;
@@ -72,12 +76,32 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         .enable_all()
         .build()?;
     let common = cli.common.clone();
-    let report = runtime.block_on(perform(cli))?;
-    publish(&report, &common)?;
-    Ok(report.held())
+    match &cli.command {
+        Command::Measure(args) => {
+            let work = measure::run(args, common.pid, common.token.as_deref());
+            let found = LocalSet::new().block_on(&runtime, work)?;
+            writeln!(std::io::stdout(), "{found}")?;
+            Ok(true)
+        }
+        Command::Compare(args) => {
+            let table = runtime.block_on(compare::run(args.clone()))?;
+            write!(std::io::stdout(), "{table}")?;
+            Ok(true)
+        }
+        Command::Growth(args) => {
+            let (summary, held) = runtime.block_on(growth::run(args))?;
+            write!(std::io::stdout(), "{summary}")?;
+            Ok(held)
+        }
+        Command::Fanout(_) | Command::Fleet(_) | Command::Storm(_) | Command::Soak(_) => {
+            let report = runtime.block_on(perform(cli))?;
+            publish(&report, &common)?;
+            Ok(report.held())
+        }
+    }
 }
 
-/// Runs the subcommand.
+/// Runs a subcommand that tests one server.
 async fn perform(cli: Cli) -> anyhow::Result<Report> {
     let site = Site::new(cli.common).await?;
     match &cli.command {
@@ -85,6 +109,9 @@ async fn perform(cli: Cli) -> anyhow::Result<Report> {
         Command::Fleet(args) => fleet::run(&site, args).await,
         Command::Storm(args) => storm::run(&site, args).await,
         Command::Soak(args) => soak::run(&site, args).await,
+        Command::Measure(_) | Command::Compare(_) | Command::Growth(_) => {
+            bail!("not a test of one server")
+        }
     }
 }
 

@@ -171,7 +171,8 @@ where
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = ends.kill.cancelled() => return,
+                // Nobody is killed who has not been asked to stop: one look less for every message.
+                () = ends.kill.cancelled(), if stopping => return,
             }
         }
     }

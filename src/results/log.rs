@@ -15,7 +15,9 @@ use crate::sockjs::{Form, Slice};
 const SEGMENT_BYTES: usize = 64 * 1024;
 /// So many tail blocks of one size are joined to one.
 const JOIN: usize = 16;
-/// No slice has more parts than this: `writev` takes at most 1,024 on Linux, and a short list stays in place.
+/// How often a block of a settled burst counts as joined already.
+const SETTLED: u8 = 1;
+/// No slice has more parts than this: `writev` takes at most 1,024 on Linux.
 const PARTS_MAX: usize = 64;
 
 /// What a reader gets.
@@ -123,6 +125,17 @@ impl Log {
         }
         self.tidy_tail();
         true
+    }
+
+    /// Joins what was appended since the last time, so that readers who were woken for all of it find one part to
+    /// write, and every form is made once and not once an answer.
+    pub fn settle(&mut self) {
+        let tail = self.tail.iter().rev();
+        let fresh = tail.take_while(|(_, level)| *level < SETTLED).count();
+        if fresh > 0 {
+            self.join_tail(self.tail.len() - fresh, SETTLED);
+            self.tidy_tail();
+        }
     }
 
     /// What follows `after` in this form: whole messages, ending with the one that reaches `budget` bytes.
@@ -271,6 +284,10 @@ impl Log {
     }
 
     fn join_tail(&mut self, from: usize, level: u8) {
+        if let [(_, joined)] = &mut self.tail[from..] {
+            *joined = level;
+            return;
+        }
         let blocks: Vec<Block> = self.tail.drain(from..).map(|(block, _)| block).collect();
         let before: usize = blocks.iter().map(Block::bytes).sum();
         if let Some(joined) = Block::join(&blocks) {

@@ -65,11 +65,15 @@ impl Form {
     }
 }
 
+/// What is handed out at once; a boundary between parts is one between frames. Mostly it is one part, because a log
+/// joins what comes in one burst, so there is room for no more in place: slices are moved about for every delivery.
+pub type Parts = SmallVec<[Bytes; 2]>;
+
 /// A contiguous run of a log in one [`Form`].
 #[derive(Debug, Default)]
 pub struct Slice {
     /// The bytes in order; every boundary between parts is a boundary between messages.
-    pub parts: SmallVec<[Bytes; 8]>,
+    pub parts: Parts,
     /// The sum of the parts' lengths, in bytes.
     pub len: usize,
     /// How many messages the slice holds.

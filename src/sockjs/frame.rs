@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
 use super::close::Close;
 use super::codec::{Kind, put_frame};
-use super::form::{Form, Slice};
+use super::form::{Form, Parts, Slice};
 use super::payload::{escape_event, quote, quote_for_script};
 
 /// One unit from server to client.
@@ -80,9 +80,6 @@ pub enum Framing {
     WebSocket,
 }
 
-/// What a receiver is handed at once. A boundary between parts is one between frames.
-pub type Parts = SmallVec<[Bytes; 2]>;
-
 impl Framing {
     /// Whether a response ends after one frame.
     #[must_use]
@@ -139,7 +136,7 @@ impl Framing {
                 write_pieces(slice.parts.iter().map(|part| &**part), &mut frame);
                 smallvec![self.wrap(&frame)]
             }
-            _ => slice.parts.into_iter().collect(),
+            _ => slice.parts,
         }
     }
 

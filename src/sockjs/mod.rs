@@ -14,8 +14,8 @@ pub mod session;
 pub mod settings;
 
 pub use close::Close;
-pub use form::{Form, Slice, Transport};
-pub use frame::{Frame, Framing, Parts};
+pub use form::{Form, Parts, Slice, Transport};
+pub use frame::{Frame, Framing};
 pub use outbox::Outbox;
 pub use session::Session;
 pub use settings::Settings;

@@ -55,6 +55,7 @@ impl CampaignLog {
     pub fn ring(&self) {
         // Cleared first: what is appended from here on asks for another ring.
         self.ring_due.store(false, Ordering::SeqCst);
+        lock(&self.log).settle();
         for bell in lock(&self.bells).iter() {
             bell.ring();
         }

@@ -6,7 +6,7 @@ use crate::metrics::{METRICS, Unit};
 
 use super::{Focus, Report, svg};
 
-const STYLE: &str = "\
+pub(crate) const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1c2430;--dim:#5b6675;--line:#d9dee6;--page:#fff;--bad:#b3261e;--good:#1a7f43}\
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--dim:#9aa5b4;--line:#333c49;--page:#12161c;--bad:#ff8a80;--good:#6fd69a}}\
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:920px;margin:2rem auto;padding:0 1rem}\
@@ -19,7 +19,7 @@ svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--in
 svg .left{text-anchor:end}svg .bottom{text-anchor:middle}svg .grid{stroke:var(--line)}";
 
 /// Text as HTML shows it.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

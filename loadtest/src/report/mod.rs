@@ -1,7 +1,7 @@
 //! The end of a run: a table for people, JSON for programs, a page for keeping.
 
-mod html;
-mod svg;
+pub(crate) mod html;
+pub(crate) mod svg;
 
 use std::fmt::Write;
 

@@ -168,6 +168,59 @@ pub(super) fn over_time(title: &str, unit: Unit, points: &[(f64, f64)]) -> Strin
     out
 }
 
+/// A cost against a size, both in powers of ten.
+pub(crate) fn growth(title: &str, size: Unit, unit: Unit, points: &[(f64, f64)]) -> String {
+    let mut out = String::new();
+    open(&mut out, HEIGHT, title);
+    let bounds = |of: fn(&(f64, f64)) -> f64| {
+        let values = points.iter().map(of).filter(|value| *value > 0.0);
+        let (low, high) = values.fold((f64::MAX, 0.0_f64), |(low, high), value| {
+            (low.min(value), high.max(value))
+        });
+        if high > 0.0 { (low, high) } else { (1.0, 10.0) }
+    };
+    let scale = |(low, high): (f64, f64), from, to| {
+        // Costs are often some nanoseconds, which is below the smallest tick of a latency.
+        let ticks: Vec<f64> = log_ticks(low * 1e9, high * 1e9)
+            .iter()
+            .map(|tick| tick / 1e9)
+            .collect();
+        let scale = Scale {
+            low: ticks[0],
+            high: ticks.last().copied().unwrap_or(1.0),
+            from,
+            to,
+            logarithmic: true,
+        };
+        (scale, ticks)
+    };
+    let (y, up) = scale(bounds(|point| point.1), HEIGHT - BOTTOM, TOP);
+    let (x, along) = scale(bounds(|point| point.0), LEFT, WIDTH - RIGHT);
+    left_axis(&mut out, y, &up, unit);
+    for tick in along {
+        bottom_label(&mut out, x.place(tick), HEIGHT, &size.show(tick));
+    }
+    let mut line = String::new();
+    for (at, value) in points {
+        let _ = write!(line, "{:.1},{:.1} ", x.place(*at), y.place(*value));
+    }
+    let (line, colour) = (line.trim_end(), colour(0));
+    let _ = write!(
+        out,
+        "<polyline points=\"{line}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.6\"/>"
+    );
+    for (at, value) in points {
+        let (cx, cy) = (x.place(*at), y.place(*value));
+        let text = escaped(&format!("{}: {}", size.show(*at), unit.show(*value)));
+        let _ = write!(
+            out,
+            "<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"3.5\" fill=\"{colour}\"><title>{text}</title></circle>"
+        );
+    }
+    out.push_str("</svg>");
+    out
+}
+
 /// Latency by percentile: the axis grows with the number of nines.
 pub(super) fn percentiles(curves: &[(String, Latencies)]) -> String {
     let curves: Vec<_> = curves

@@ -6,14 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use smallvec::SmallVec;
 use tokio::io::AsyncWrite;
 
 use crate::net::Socket;
 use crate::sockjs::codec::{Kind, header_len, put_close, put_frame, put_header};
 use crate::sockjs::deflate::Deflater;
 use crate::sockjs::frame::write_messages;
-use crate::sockjs::{Form, Slice};
+use crate::sockjs::{Form, Parts, Slice};
 
 /// Pongs that wait behind one part; more pings than that go unanswered, as RFC 6455 (5.5.3) allows.
 const URGENT_MAX: usize = 1024;
@@ -25,7 +24,7 @@ const VECTORS: usize = 16;
 /// frame that follows everything.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
-    parts: SmallVec<[Bytes; 8]>,
+    parts: Parts,
     /// The first part that is not wholly written, and how much of it is.
     index: usize,
     offset: usize,
@@ -89,7 +88,12 @@ impl Outbound {
             let count = {
                 let mut vectors = [IoSlice::new(&[]); VECTORS];
                 let used = self.gather(&mut vectors);
-                ready!(Pin::new(&mut *socket).poll_write_vectored(cx, &vectors[..used]))?
+                let socket = Pin::new(&mut *socket);
+                ready!(match &vectors[..used] {
+                    // The commonest case, and the kernel has less to check then.
+                    [one] => socket.poll_write(cx, one),
+                    many => socket.poll_write_vectored(cx, many),
+                })?
             };
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));

@@ -7,13 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// One keep-alive connection.
-pub(crate) struct Http {
-    pub(crate) stream: TcpStream,
+pub(super) struct Http {
+    pub(super) stream: TcpStream,
     read: Vec<u8>,
 }
 
 /// The bytes of a request.
-pub(crate) fn post(path: &str, token: &str, body: &[u8]) -> Vec<u8> {
+pub(super) fn post(path: &str, token: &str, body: &[u8]) -> Vec<u8> {
     let mut bytes = format!(
         "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
          User-Agent: osquery/5.16.0\r\n{token}Content-Length: {}\r\n\r\n",
@@ -25,7 +25,7 @@ pub(crate) fn post(path: &str, token: &str, body: &[u8]) -> Vec<u8> {
 }
 
 impl Http {
-    pub(crate) async fn open(server: &str) -> anyhow::Result<Self> {
+    pub(super) async fn open(server: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
         Ok(Self {
@@ -35,17 +35,17 @@ impl Http {
     }
 
     /// Sends a request and gives its reply's body; an error if it is no success.
-    pub(crate) async fn call(&mut self, request: &[u8]) -> anyhow::Result<Vec<u8>> {
+    pub(super) async fn call(&mut self, request: &[u8]) -> anyhow::Result<Vec<u8>> {
         self.stream.write_all(request).await?;
         self.reply().await
     }
 
-    pub(crate) async fn json(&mut self, request: &[u8]) -> anyhow::Result<Value> {
+    pub(super) async fn json(&mut self, request: &[u8]) -> anyhow::Result<Value> {
         Ok(serde_json::from_slice(&self.call(request).await?)?)
     }
 
     /// The next reply, pipelined or not.
-    pub(crate) async fn reply(&mut self) -> anyhow::Result<Vec<u8>> {
+    pub(super) async fn reply(&mut self) -> anyhow::Result<Vec<u8>> {
         loop {
             if let Some(end) = memmem::find(&self.read, b"\r\n\r\n") {
                 let head = String::from_utf8_lossy(&self.read[..end]).to_ascii_lowercase();

@@ -1,69 +1,46 @@
-//! What is known of the server: its process, and how a broker is furnished with hosts and campaigns.
+//! How a broker is furnished with hosts and campaigns.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
+use tokio::time::sleep;
 
-use crate::http::{Http, post};
+use super::http::{Http, post};
+use super::viewers::{Audience, Hello, Via};
 
-/// CPU time of all threads so far.
-pub(crate) fn cpu_ns(pid: u32) -> anyhow::Result<u64> {
-    let mut sum = 0;
-    for task in std::fs::read_dir(format!("/proc/{pid}/task")).context("no such process")? {
-        let text = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        let spent = text.split(' ').next().and_then(|text| text.parse().ok());
-        sum += spent.unwrap_or(0_u64);
-    }
-    Ok(sum)
-}
-
-/// Resident memory.
-pub(crate) fn rss_bytes(pid: u32) -> anyhow::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find(|line| line.starts_with("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    Ok(kib.context("no VmRSS")? * 1024)
-}
+/// Between two campaigns: a user may start ten a second.
+const CAMPAIGN_PAUSE: Duration = Duration::from_millis(110);
+/// Connections by which hosts enrol.
+const ENROLLING: usize = 32;
 
 /// A broker and those who are enrolled with it.
 pub(crate) struct Broker {
     server: SocketAddr,
-    pub(crate) token: String,
+    pub(super) token: String,
     secret: String,
-    keys_file: String,
-    pub(crate) keys: Vec<String>,
+    /// Of the hosts that are enrolled so far.
+    pub(super) keys: Vec<String>,
 }
 
 impl Broker {
-    pub(crate) fn new(server: SocketAddr, secrets: &str, keys_file: &str) -> anyhow::Result<Self> {
-        let (token, secret) = secrets.split_once(',').context("--secrets TOKEN,SECRET")?;
-        let known = std::fs::read_to_string(keys_file).unwrap_or_default();
-        Ok(Self {
+    pub(crate) fn new(server: SocketAddr, token: &str, secret: &str) -> Self {
+        Self {
             server,
             token: token.to_owned(),
             secret: secret.to_owned(),
-            keys_file: keys_file.to_owned(),
-            keys: known.lines().map(str::to_owned).collect(),
-        })
+            keys: Vec::new(),
+        }
     }
 
     /// Sees to it that so many hosts are there.
     pub(crate) async fn hosts(&mut self, count: usize) -> anyhow::Result<()> {
-        let mut http = Http::open(&self.server.to_string()).await?;
-        if let Some(key) = self.keys.last() {
-            let body = json!({ "node_key": key }).to_string();
-            let request = post("/api/osquery/config", "", body.as_bytes());
-            if http.call(&request).await.is_err() {
-                self.keys.clear();
-                http = Http::open(&self.server.to_string()).await?;
-            }
-        }
         let lacking: Vec<usize> = (self.keys.len()..count).collect();
-        let mut many = vec![http];
-        while many.len() < 32 {
+        let mut many = Vec::new();
+        while many.len() < ENROLLING {
             many.push(Http::open(&self.server.to_string()).await?);
         }
         for some in lacking.chunks(many.len() * 4) {
@@ -85,14 +62,18 @@ impl Broker {
                 self.keys.push(key.to_owned());
             }
         }
-        std::fs::write(&self.keys_file, self.keys.join("\n"))?;
         Ok(())
     }
 
     /// A new campaign over all hosts, of which there are at least so many.
     pub(crate) async fn campaign(&mut self, hosts: usize) -> anyhow::Result<u64> {
         self.hosts(hosts).await?;
-        let body = json!({"query": "SELECT 1", "selected": {"hosts": [], "labels": ["All Hosts"]}});
+        self.run(&json!({"hosts": [], "labels": ["All Hosts"]}))
+            .await
+    }
+
+    async fn run(&self, selected: &serde_json::Value) -> anyhow::Result<u64> {
+        let body = json!({"query": "SELECT 1", "selected": selected});
         let token = format!("Authorization: Bearer {}\r\n", self.token);
         let path = "/api/latest/fleet/queries/run_by_names";
         let mut http = Http::open(&self.server.to_string()).await?;
@@ -102,8 +83,53 @@ impl Broker {
         said["campaign"]["id"].as_u64().context("no campaign")
     }
 
+    /// So many campaigns, each with a viewer, so that none is cancelled: over all hosts, or over one host that is not
+    /// among the first.
+    pub(crate) async fn watched_campaigns(
+        &mut self,
+        count: usize,
+        all_hosts: bool,
+    ) -> anyhow::Result<Audience> {
+        let last = format!("measure-{:07}", self.keys.len().saturating_sub(1));
+        let selected = if all_hosts {
+            json!({"hosts": [], "labels": ["All Hosts"]})
+        } else {
+            json!({"hosts": [last], "labels": []})
+        };
+        let mut audience = Audience::default();
+        for number in 0..count {
+            let campaign = self.run(&selected).await?;
+            self.listen(&mut audience, number, campaign).await?;
+            // Faster than one user may.
+            sleep(CAMPAIGN_PAUSE).await;
+        }
+        Ok(audience)
+    }
+
+    /// One viewer of this campaign.
+    pub(crate) async fn watch(&self, campaign: u64) -> anyhow::Result<Audience> {
+        let mut audience = Audience::default();
+        self.listen(&mut audience, 0, campaign).await?;
+        Ok(audience)
+    }
+
+    async fn listen(
+        &self,
+        audience: &mut Audience,
+        number: usize,
+        campaign: u64,
+    ) -> anyhow::Result<()> {
+        let hello = Hello {
+            token: self.token.clone(),
+            campaign,
+            after: None,
+        };
+        let (server, raw) = (self.server, Via::Raw);
+        audience.connect(server, raw, number, Some(&hello)).await
+    }
+
     /// The requests by which hosts answer. The message that viewers get is about `bytes` long.
-    pub(crate) fn answers(&self, campaign: u64, count: usize, bytes: usize) -> Vec<Vec<u8>> {
+    pub(super) fn answers(&self, campaign: u64, count: usize, bytes: usize) -> Vec<Vec<u8>> {
         let keys = self.keys.iter().take(count);
         let padding = "x".repeat(bytes.saturating_sub(MESSAGE_BYTES));
         keys.map(|key| {
@@ -138,4 +164,4 @@ impl Broker {
 }
 
 /// Bytes of a message beside the row's value.
-const MESSAGE_BYTES: usize = 270;
+pub(super) const MESSAGE_BYTES: usize = 270;

@@ -1,0 +1,274 @@
+//! Viewers that only count what they get.
+
+use std::cell::{Cell, RefCell};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use hdrhistogram::Histogram;
+use memchr::memmem;
+use serde::Serialize;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::counter::{Body, Counter};
+use super::http::{Http, post};
+
+/// How many source addresses viewers use: a server may limit the sessions that one address opens in a second.
+const ADDRESSES: usize = 100;
+/// Room for one read, shared by all viewers of a thread.
+const READ_BYTES: usize = 512 * 1024;
+const PREFIX: &str = "/api/v1/fleet/results";
+
+/// How viewers are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Via {
+    Raw,
+    Ws,
+    #[value(name = "xhr_streaming")]
+    XhrStreaming,
+    Eventsource,
+    /// Long polling
+    Xhr,
+}
+
+impl Via {
+    /// Whether a new request has to follow every response.
+    const fn is_http(self) -> bool {
+        matches!(self, Self::XhrStreaming | Self::Eventsource | Self::Xhr)
+    }
+}
+
+/// When each result of a paced run was due, and how much later viewers had it.
+pub(super) struct Pace {
+    start: Instant,
+    gap: Duration,
+    /// In microseconds.
+    pub(super) latencies: Histogram<u64>,
+}
+
+impl Pace {
+    pub(super) fn new(start: Instant, rate: f64) -> anyhow::Result<Self> {
+        let latencies = Histogram::new(3).context("a histogram")?;
+        let gap = Duration::from_secs_f64(1.0 / rate);
+        Ok(Self {
+            start,
+            gap,
+            latencies,
+        })
+    }
+
+    /// A viewer has just got the results from number `first` on.
+    fn received(&mut self, first: u64, count: u64) {
+        let now = self.start.elapsed();
+        for number in first..first + count {
+            // A result is published once the clock has passed its number.
+            let due = self.gap * u32::try_from(number + 1).unwrap_or(u32::MAX);
+            let late = now.saturating_sub(due).as_micros();
+            self.latencies
+                .saturating_record(u64::try_from(late).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+/// What all viewers count together.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(super) results: Cell<u64>,
+    pub(super) bytes: Cell<u64>,
+    pub(super) reads: Cell<u64>,
+    pub(super) read_something: Notify,
+    pub(super) pace: RefCell<Option<Pace>>,
+    space: RefCell<Vec<u8>>,
+}
+
+/// What the viewers say before they listen.
+#[derive(Clone)]
+pub(super) struct Hello {
+    pub(super) token: String,
+    pub(super) campaign: u64,
+    pub(super) after: Option<u64>,
+}
+
+impl Hello {
+    fn messages(&self) -> [String; 2] {
+        let auth = serde_json::json!({"type": "auth", "data": {"token": self.token}});
+        let mut select = serde_json::json!({"type": "select_campaign",
+            "data": {"campaign_id": self.campaign}});
+        if let Some(after) = self.after {
+            select["data"]["after"] = after.into();
+        }
+        [auth.to_string(), select.to_string()]
+    }
+}
+
+/// Viewers and what they have heard; dropping it cuts them off.
+#[derive(Default)]
+pub(crate) struct Audience {
+    pub(super) counts: Rc<Counts>,
+    viewers: JoinSet<()>,
+}
+
+impl Audience {
+    /// Connects one viewer, says its hello and counts from then on.
+    pub(super) async fn connect(
+        &mut self,
+        server: SocketAddr,
+        via: Via,
+        number: usize,
+        hello: Option<&Hello>,
+    ) -> anyhow::Result<()> {
+        let socket = TcpSocket::new_v4()?;
+        let last = u8::try_from(2 + number % ADDRESSES)?;
+        socket.bind(SocketAddr::from(([127, 0, 0, last], 0)))?;
+        let mut stream = socket.connect(server).await?;
+        stream.set_nodelay(true)?;
+        // A session's name must not be one of an earlier audience.
+        let unique = format!(
+            "{}x{number}x{:p}",
+            std::process::id(),
+            &raw const *self.counts
+        );
+        let session = format!("{PREFIX}/000/viewer{unique}");
+        let request = request(via, &session);
+        stream.write_all(request.as_bytes()).await?;
+        let head = read_head(&stream).await?;
+        let mut viewer = Viewer {
+            stream,
+            counter: Counter::new(via),
+            request,
+            counts: Rc::clone(&self.counts),
+            heard: 0,
+        };
+        if let Some(hello) = hello {
+            viewer.greet(server, via, &session, hello).await?;
+        }
+        viewer.take(&head).await?;
+        self.viewers.spawn_local(viewer.listen());
+        Ok(())
+    }
+}
+
+/// What opens a viewer's connection, and goes on where a response has ended.
+fn request(via: Via, session: &str) -> String {
+    let websocket = |path: &str| {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+    };
+    let post = |path: &str| {
+        format!("POST {session}/{path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+    };
+    match via {
+        Via::Raw => websocket(&format!("{PREFIX}/websocket")),
+        Via::Ws => websocket(&format!("{session}/websocket")),
+        Via::XhrStreaming => post("xhr_streaming"),
+        Via::Xhr => post("xhr"),
+        Via::Eventsource => format!("GET {session}/eventsource HTTP/1.1\r\nHost: a\r\n\r\n"),
+    }
+}
+
+/// Everything up to the end of the response's head, and perhaps more.
+async fn read_head(stream: &TcpStream) -> anyhow::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    while memmem::find(&head, b"\r\n\r\n").is_none() {
+        stream.readable().await?;
+        match stream.try_read_buf(&mut head) {
+            Ok(0) => bail!("closed: {}", String::from_utf8_lossy(&head)),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error.into()),
+            _ => {}
+        }
+    }
+    if !head.starts_with(b"HTTP/1.1 101") && !head.starts_with(b"HTTP/1.1 200") {
+        bail!("{}", String::from_utf8_lossy(&head));
+    }
+    Ok(head)
+}
+
+struct Viewer {
+    stream: TcpStream,
+    counter: Counter,
+    request: String,
+    counts: Rc<Counts>,
+    heard: u64,
+}
+
+impl Viewer {
+    async fn greet(
+        &mut self,
+        server: SocketAddr,
+        via: Via,
+        session: &str,
+        hello: &Hello,
+    ) -> anyhow::Result<()> {
+        let messages = hello.messages();
+        if via.is_http() {
+            let mut http = Http::open(&server.to_string()).await?;
+            let body = serde_json::json!(messages).to_string();
+            let request = post(&format!("{session}/xhr_send"), "", body.as_bytes());
+            http.call(&request).await.context("xhr_send")?;
+            return Ok(());
+        }
+        for message in messages {
+            let text = if via == Via::Raw {
+                message
+            } else {
+                serde_json::json!([message]).to_string()
+            };
+            let length = u16::try_from(text.len())?;
+            let mut frame = vec![0x81, 0x80 | 126];
+            frame.extend_from_slice(&length.to_be_bytes());
+            // A mask of zeros leaves the text as it is.
+            frame.extend_from_slice(&[0; 4]);
+            frame.extend_from_slice(text.as_bytes());
+            self.stream.write_all(&frame).await?;
+        }
+        Ok(())
+    }
+
+    async fn listen(mut self) {
+        let counts = Rc::clone(&self.counts);
+        while self.stream.readable().await.is_ok() {
+            // The space is shared by all viewers, so it is taken while one of them uses it.
+            let mut space = counts.space.take();
+            space.resize(READ_BYTES, 0);
+            let outcome = self.stream.try_read(&mut space);
+            let going_on = match outcome {
+                Ok(0) => false,
+                Ok(count) => self.take(&space[..count]).await.is_ok(),
+                Err(error) => error.kind() == ErrorKind::WouldBlock,
+            };
+            counts.space.replace(space);
+            if !going_on {
+                return;
+            }
+        }
+    }
+
+    /// Counts what has come, and asks for more where a response has ended.
+    async fn take(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let Body { results, ended } = self.counter.read(bytes);
+        let counts = &self.counts;
+        counts.results.set(counts.results.get() + results);
+        counts.bytes.set(counts.bytes.get() + bytes.len() as u64);
+        counts.reads.set(counts.reads.get() + 1);
+        if results > 0
+            && let Some(pace) = &mut *counts.pace.borrow_mut()
+        {
+            pace.received(self.heard, results);
+        }
+        self.heard += results;
+        counts.read_something.notify_one();
+        if ended {
+            self.stream.write_all(self.request.as_bytes()).await?;
+        }
+        Ok(())
+    }
+}
