@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use crate::broker::{Broker, PASSWORD, TOKEN};
@@ -201,16 +202,20 @@ async fn heartbeats_keep_an_idle_client_open() {
     host.read(&broker).await;
     let campaign = broker.run_on_all("select 1").await.to_string();
     let (url, number) = (broker.url(""), campaign.parse().unwrap());
-    let watching = IN_NODE.map(|transport| node("sockjs.mjs", [&url, TOKEN, &campaign, transport]));
+    let idle = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = idle.local_addr().unwrap().port().to_string();
+    let watching =
+        IN_NODE.map(|transport| node("sockjs.mjs", [&url, TOKEN, &campaign, transport, &port]));
     let answering = async {
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        for _ in IN_NODE {
+            idle.accept().await.unwrap();
+        }
         assert_eq!(host.answer(&broker, number, json!([])).await, 200);
     };
-    let (said, ()) = tokio::join!(futures_util::future::join_all(watching), answering);
-    for said in said {
+    let watching = futures_util::future::join_all(watching);
+    for said in tokio::join!(watching, answering).0 {
         let said: Value = serde_json::from_str(&said).unwrap();
         assert_eq!(said["seqs"], json!([1]), "{said}");
-        assert!(said["heartbeats"].as_u64() >= Some(3), "{said}");
     }
 }
 
