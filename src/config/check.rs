@@ -71,7 +71,9 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
         node: Node {
             name: raw.node,
             advertise: raw.advertise.map(|url| faults.node_url(&url)),
-            secret: raw.node_secret,
+            secret: raw
+                .node_secret
+                .map(|secret| faults.not_empty("node-secret", secret)),
         },
         rules: rules(
             raw.unclaimed_s,
@@ -154,6 +156,13 @@ impl Collected {
             self.add(flag, format!("`{text}` is not ADDR:PORT"));
             SocketAddr::from(([127, 0, 0, 1], 0))
         })
+    }
+
+    fn not_empty(&mut self, flag: &str, text: String) -> String {
+        if text.is_empty() {
+            self.add(flag, "is empty");
+        }
+        text
     }
 
     fn node_url(&mut self, text: &str) -> String {

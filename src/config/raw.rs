@@ -73,10 +73,11 @@ pub struct Raw {
     /// This node's name among many; must differ from node to node [default: made up at each start]
     #[arg(long, env = "ANSWERBACK_NODE", value_name = "NAME")]
     pub node: Option<String>,
-    /// How other nodes reach this one, for SockJS sessions that move between nodes: http://ADDR:PORT
+    /// How other nodes reach this one, for SockJS sessions whose requests land on them: http://ADDR:PORT
+    /// [default: where it listens]
     #[arg(long, env = "ANSWERBACK_ADVERTISE", value_name = "URL")]
     pub advertise: Option<String>,
-    /// A secret that all nodes share and show each other
+    /// A secret by which nodes prove to each other that they are nodes [default: made once, shared through Redis]
     #[arg(
         long,
         env = "ANSWERBACK_NODE_SECRET",

@@ -158,10 +158,12 @@ impl Relay {
         if let Some(proved) =
             header.and_then(|value| proof::check(&self.secret, subject, value, now))
         {
-            if Place::of(&proved.record).is_none_or(|place| place != self.place) {
+            let place = Place::of(&proved.record);
+            if place.is_none_or(|place| place.url() != self.place.url()) {
+                let record = &*proved.record;
                 tracing::warn!(
-                    record = &*proved.record,
-                    "a request was relayed to the wrong node, or to an earlier start of this one; is --advertise right?"
+                    record,
+                    "a request was relayed to the wrong node; does each --advertise its own address?"
                 );
             }
             return (Bearer::Node, Some(proved.client));
@@ -359,3 +361,6 @@ fn end_to_end(mut headers: HeaderMap) -> HeaderMap {
     headers.remove("keep-alive");
     headers
 }
+
+#[cfg(test)]
+mod tests;

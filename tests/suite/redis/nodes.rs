@@ -255,6 +255,10 @@ async fn presence_and_sessions_are_shared() {
     );
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(b.session_owner("s1").await.unwrap(), None);
+
+    let first = a.node_secret("one").await.unwrap();
+    assert_eq!(first.as_deref(), Some("one"));
+    assert_eq!(b.node_secret("other").await.unwrap(), first);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
