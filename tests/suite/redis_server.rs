@@ -78,6 +78,31 @@ impl RedisServer {
         files
     }
 
+    /// The append-only file that grows.
+    fn growing_file(&self) -> PathBuf {
+        let folder = self.dir.path().join("appendonlydir");
+        let files = std::fs::read_dir(folder).unwrap();
+        let mut growing: Vec<_> = files
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_string_lossy().ends_with(".incr.aof"))
+            .collect();
+        growing.sort();
+        growing.pop().unwrap()
+    }
+
+    /// How long the append-only file is.
+    pub fn written(&self) -> u64 {
+        std::fs::metadata(self.growing_file()).unwrap().len()
+    }
+
+    /// Cuts the append-only file of a server that was killed, as a machine does that loses its power before it syncs.
+    pub fn lose_beyond(&self, written: u64) {
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(self.growing_file());
+        file.unwrap().set_len(written).unwrap();
+    }
+
     fn launch(dir: TempDir, args: Vec<String>) -> Self {
         let port = free_port();
         let child = spawn(port, dir.path(), &args);
