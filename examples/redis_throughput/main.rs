@@ -54,7 +54,8 @@ async fn main() -> Result<(), Failure> {
         println!("round {round}, {answers} answers of {size} bytes");
         let all = f64::from(answers);
         let (loop_time, _, loop_redis) = spent(&url, bare(&url, answers, &body)).await?;
-        let (ours, our_cpu, our_redis) = spent(&url, store(&url, answers, &body, 1)).await?;
+        let (ours, our_cpu, our_redis) =
+            spent(&url, Box::pin(store(&url, answers, &body, 1))).await?;
         println!(
             "  1 viewer: bare loop {:.0}/s, Redis {:.1} us; store {:.0}/s ({:.0} %), Redis {:.1} us, process {:.1} us",
             all / loop_time,
@@ -73,7 +74,8 @@ async fn main() -> Result<(), Failure> {
             our_redis / plain_redis,
         );
         let few = (answers / 10).max(1);
-        let (many, many_cpu, _) = spent(&url, store(&url, answers, &body, VIEWERS)).await?;
+        let (many, many_cpu, _) =
+            spent(&url, Box::pin(store(&url, answers, &body, VIEWERS))).await?;
         let path = pubsub::run(&url, few, size, VIEWERS, true);
         let (fleet, fleet_cpu, _) = spent(&url, path).await?;
         let (many_cpu, fleet_cpu) = (many_cpu / all, fleet_cpu / f64::from(few));

@@ -147,6 +147,28 @@ async fn broker_on(dir: &Path, url: &str) -> Broker {
     Broker::start_in(dir, "127.0.0.1:0", &["--store", url]).await
 }
 
+/// Leaves the target with a part of the source's records, on which no broker starts.
+async fn leave_half(from: &str, redis: &RedisServer, dir: &Path) {
+    let mut tries = 0;
+    while !interrupt(from, &redis.url()).await {
+        tries += 1;
+        assert!(tries < 20, "the command was never interrupted");
+        redis.cli(&["flushall"]);
+    }
+    let early = Command::new(env!("CARGO_BIN_EXE_answerback"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--store", &redis.url()])
+        .arg("--data-dir")
+        .arg(dir.join("early"))
+        .output()
+        .await
+        .unwrap();
+    assert!(
+        !early.status.success(),
+        "no broker starts on half a catalog"
+    );
+    assert!(text(&early.stderr).contains("is not finished"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_catalog_goes_to_redis_and_back() {
     if !is_installed() {
@@ -170,24 +192,7 @@ async fn a_catalog_goes_to_redis_and_back() {
     let before = seen(&broker).await;
     assert!(broker.stop().await);
 
-    let mut tries = 0;
-    while !interrupt(&first_url, &redis.url()).await {
-        tries += 1;
-        assert!(tries < 20, "the command was never interrupted");
-        redis.cli(&["flushall"]);
-    }
-    let early = Command::new(env!("CARGO_BIN_EXE_answerback"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--store", &redis.url()])
-        .arg("--data-dir")
-        .arg(dir.path().join("early"))
-        .output()
-        .await
-        .unwrap();
-    assert!(
-        !early.status.success(),
-        "no broker starts on half a catalog"
-    );
-    assert!(text(&early.stderr).contains("is not finished"));
+    leave_half(&first_url, &redis, dir.path()).await;
     let done = migrate(&first_url, &redis.url()).await;
     let told = text(&done.stderr);
     assert!(done.status.success() && told.contains("going on"), "{told}");

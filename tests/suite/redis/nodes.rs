@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use answerback::clock::Timestamp;
 use answerback::results::{CampaignId, Claim, Ending, HandOut, HostId, Rules, Seq};
 use answerback::store::redis::{RedisStore, Settings, StoreClock};
 use answerback::store::{Appended, Change, Committed, Expect, Reaped, Store};
@@ -136,6 +137,35 @@ async fn the_claim_of_a_node_that_died_runs_out_before_the_60_s_of_a_waiting_cam
     let unwatched = |id| Reaped::Ended(id, Ending::Unwatched);
     assert_eq!(a.reap(at(26)).await.unwrap(), [unwatched(one)]);
     assert_eq!(a.reap(at(27)).await.unwrap(), [unwatched(other)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_clock_is_wrong_ends_nothing_and_asks_nobody_again() {
+    if !is_installed() {
+        return;
+    }
+    let server = RedisServer::start();
+    let (a, b) = (
+        node(&server.url(), "a").await,
+        node(&server.url(), "b").await,
+    );
+    let minutes = Duration::from_secs(300);
+    let (ahead, behind) = (now() + minutes, Timestamp(now().0 - 300_000));
+    let id = a.create(question(1..=3), ahead).await.unwrap().id;
+    let created = b.campaign(id).await.unwrap().unwrap().created_at;
+    assert!(created < now() + Duration::from_secs(60), "Redis's clock");
+    assert_eq!(a.claim(id, "a", behind).await.unwrap(), Claim::Claimed);
+    for wrong in [ahead, behind] {
+        assert_eq!(b.reap(wrong).await.unwrap(), []);
+    }
+    let given = a.hand_out(id, HostId(1), behind).await.unwrap();
+    assert_eq!(given, HandOut::Give);
+    for wrong in [ahead, behind] {
+        let HandOut::Pending(until) = b.hand_out(id, HostId(1), wrong).await.unwrap() else {
+            panic!("the host has the query already");
+        };
+        assert!(until > wrong && until <= wrong + Rules::default().overdue);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -232,11 +232,16 @@ impl Field {
                 .map(|heard| of(&heard.lock().unwrap()))
                 .sum()
         };
+        let epoch = self
+            .heard
+            .iter()
+            .map(|heard| heard.lock().unwrap().epoch)
+            .max();
         let number = |of: &std::sync::atomic::AtomicUsize| of.load(Ordering::Relaxed);
         eprintln!(
             "{name}: {HOSTS} answers acknowledged and heard once by each of {} viewers in {:.1} s; \
              {} POSTs refused (the slowest after {} ms), {} hosts asked again, {} connections, \
-             {} refusals to viewers, {} viewers began again",
+             {} refusals to viewers, {} viewers began again, epochs up to {}",
             self.heard.len(),
             self.since.elapsed().as_secs_f64(),
             number(&self.done.refused),
@@ -245,6 +250,7 @@ impl Field {
             sum(|heard| heard.warnings.len()),
             sum(|heard| heard.refusals.len()),
             sum(|heard| usize::from(heard.restarts > 0)),
+            epoch.unwrap_or(0),
         );
     }
 }

@@ -12,8 +12,9 @@ use crate::redis_server::{RedisServer, is_installed};
 
 const ALWAYS: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 const EVERY_SECOND: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "everysec"];
-/// Longer than any lease, poll and time limit.
+/// Longer than any lease, poll and time limit; and in the long run a little more.
 const PAUSE: Duration = Duration::from_secs(17);
+const LONG_PAUSE: Duration = Duration::from_secs(20);
 /// What agents are promised, and something for a busy machine.
 const A_SECOND: Duration = Duration::from_millis(1_500);
 
@@ -62,7 +63,7 @@ async fn kill_redis(field: &mut Field, redis: &mut RedisServer) {
         redis.kill();
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         redis.restart();
-        let more = field.done.count() + HOSTS / 5;
+        let more = (field.done.count() + HOSTS / 5).min(HOSTS);
         field.until_acknowledged(more).await;
     }
 }
@@ -74,9 +75,28 @@ async fn redis_is_killed_and_has_written_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_is_killed_and_may_have_lost_a_second() {
-    let name = "Redis is killed, fsync every second";
-    endure(name, &EVERY_SECOND, Order::MayFork, kill_redis).await;
+async fn redis_is_killed_with_its_machine_and_loses_a_second() {
+    let name = "Redis loses its power, fsync every second";
+    let order = Order::MayFork;
+    endure(name, &EVERY_SECOND, order, async |field, redis| {
+        for node_dies in [false, true] {
+            let written = redis.written();
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            if node_dies {
+                field.brokers[0].crash().await;
+            }
+            redis.kill();
+            redis.lose_beyond(written);
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            redis.restart();
+            if node_dies {
+                field.brokers[0].restart().await;
+            }
+            let more = (field.done.count() + HOSTS / 5).min(HOSTS);
+            field.until_acknowledged(more).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,6 +105,7 @@ async fn redis_hangs() {
     endure(name, &EVERY_SECOND, Order::Kept, async |field, redis| {
         redis.freeze();
         let frozen = Instant::now();
+        let pause = if rounds() > 1 { LONG_PAUSE } else { PAUSE };
         tokio::time::sleep(Duration::from_secs(2)).await;
         let (agents, node) = (client(), field.nodes[2].clone());
         let host = Fleet::get().await.hosts[0].clone();
@@ -92,7 +113,7 @@ async fn redis_hangs() {
             "node_key": host.node_key,
             "queries": { format!("fleet_distributed_query_{}", field.campaign): [] },
         });
-        while frozen.elapsed() < PAUSE {
+        while frozen.elapsed() < pause {
             let since = Instant::now();
             let check_in = json!({ "node_key": host.node_key });
             let said = post(&agents, &node, "distributed/read", &check_in).await;
