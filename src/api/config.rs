@@ -27,7 +27,7 @@ pub(super) const ROUTES: &[Route] = &[
         .gives("Config"),
     Route::patch("/config", Access::To(Action::WriteConfig), run!(change))
         .says("Changes settings; what is not given stays.")
-        .takes("{agent_options?: AgentOptions|null, server_settings?: {live_query_disabled?: bool, ...}, ...}")
+        .takes("{agent_options?: AgentOptions|null, server_settings?: {live_query_disabled?: bool, server_url?: string, ...}, org_info?: object, ...}")
         .gives("Config"),
 ];
 
@@ -92,15 +92,30 @@ async fn change(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     Ok(shown(&api))
 }
 
-/// Takes the switch out of a document.
+/// Takes the switch out of a document, and checks what clients read without looking.
 fn switch(document: &mut Map<String, Value>) -> Result<Option<bool>, ApiError> {
     let field = "server_settings.live_query_disabled";
+    if document
+        .get("org_info")
+        .is_some_and(|info| !info.is_object())
+    {
+        return Err(ApiError::invalid("org_info", "must be an object"));
+    }
     let Some(settings) = document.get_mut("server_settings") else {
         return Ok(None);
     };
     let Some(settings) = settings.as_object_mut() else {
         return Err(ApiError::invalid("server_settings", "must be an object"));
     };
+    if settings
+        .get("server_url")
+        .is_some_and(|url| !url.is_string())
+    {
+        return Err(ApiError::invalid(
+            "server_settings.server_url",
+            "must be a text",
+        ));
+    }
     match settings.remove("live_query_disabled") {
         None => Ok(None),
         Some(Value::Bool(disabled)) => Ok(Some(disabled)),

@@ -74,7 +74,7 @@ pub(super) const NAMED: &[(&str, &str)] = &[
     ("TeamRoleIn", "{id: int, role: Role}"),
     (
         "UserNew",
-        "{name: name, email: email, password: password, global_role?: RoleIn, teams?: [TeamRoleIn]|null, api_only?: bool|null, admin_forced_password_reset?: bool|null}",
+        "{name: name, email: email, password?: password|null, global_role?: RoleIn, teams?: [TeamRoleIn]|null, api_only?: bool|null, admin_forced_password_reset?: bool|null}",
     ),
     (
         "ProgramNew",

@@ -17,9 +17,10 @@ use warp::Filter;
 use crate::telemetry::metrics::names;
 
 /// How long and how much more is read of a body that is refused, so that its sender is still there to
-/// hear why: closing a socket with unread input destroys the answer.
+/// hear why: closing a socket with unread input destroys the answer. Most clients write all before they read, so
+/// that it must be more than what somebody sends by mistake; none of it is kept.
 const REFUSED_TIME: Duration = Duration::from_secs(2);
-const REFUSED_BYTES: usize = 4 * 1024 * 1024;
+const REFUSED_BYTES: usize = 32 * 1024 * 1024;
 
 /// What one route accepts.
 #[derive(Clone, Debug)]

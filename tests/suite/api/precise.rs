@@ -31,6 +31,27 @@ async fn ten_megabytes_of_specs_are_refused_and_change_nothing() {
 }
 
 #[tokio::test]
+async fn who_writes_all_before_reading_hears_why_it_was_refused() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = Server::start().await;
+    let body = "x".repeat(10 * 1024 * 1024);
+    let mut socket = tokio::net::TcpStream::connect(&server.address)
+        .await
+        .unwrap();
+    let head = format!(
+        "POST /api/v1/fleet/spec/queries HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    socket.write_all(body.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    socket.read_to_string(&mut said).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 413 "), "{said}");
+    assert!(said.contains("Request Entity Too Large"), "{said}");
+}
+
+#[tokio::test]
 async fn a_label_that_is_deleted_stays_what_a_campaign_asked() {
     let server = Server::start().await;
     let (a, b) = (

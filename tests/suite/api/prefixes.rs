@@ -13,74 +13,58 @@ const PREFIXES: [&str; 4] = [
     "/api/v1/kolide",
 ];
 
-/// The routes in an order in which each finds what it needs; none stands for no body.
-fn routes() -> Vec<(&'static str, &'static str, Option<Value>)> {
-    let specs = |spec: Value| Some(json!({ "specs": [spec] }));
-    let run = |selected: Value| Some(json!({ "query": "select 1", "selected": selected }));
+/// A method, a path, and a body or none.
+type Sent = (&'static str, &'static str, Option<Value>);
+
+/// The specs' routes, in an order in which each finds what it needs.
+fn specs() -> Vec<Sent> {
+    let post = |path, spec| ("POST", path, Some(json!({ "specs": [spec] })));
+    let get = |path| ("GET", path, None);
+    let label = json!({ "name": "local", "label_membership_type": "manual", "hosts": ["h"] });
+    let secrets = json!({ "spec": { "secrets": [{ "secret": "s" }] } });
     vec![
-        (
-            "POST",
-            "/spec/queries",
-            specs(json!({ "name": "query1", "query": "select 1" })),
-        ),
-        ("GET", "/spec/queries", None),
-        ("GET", "/spec/queries/query1", None),
-        (
-            "POST",
-            "/spec/packs",
-            specs(json!({ "name": "pack_1", "queries": [] })),
-        ),
-        ("GET", "/spec/packs", None),
-        ("GET", "/spec/packs/pack_1", None),
-        (
-            "POST",
-            "/spec/teams",
-            specs(json!({ "name": "T", "secrets": [{ "secret": "t" }] })),
-        ),
-        ("POST", "/spec/fleets", specs(json!({ "name": "T" }))),
-        (
-            "POST",
-            "/spec/labels",
-            specs(
-                json!({ "name": "local_machine", "label_membership_type": "manual", "hosts": ["h"] }),
-            ),
-        ),
-        ("GET", "/spec/labels", None),
-        ("GET", "/spec/labels/local_machine", None),
-        (
-            "POST",
-            "/spec/enroll_secret",
-            Some(json!({ "spec": { "secrets": [{ "secret": "s" }] } })),
-        ),
-        ("GET", "/spec/enroll_secret", None),
-        ("GET", "/status/live_query", None),
-        ("GET", "/status/result_store", None),
-        ("POST", "/queries/run", run(json!({ "hosts": [1] }))),
-        ("POST", "/reports/run", run(json!({ "hosts": [1] }))),
-        (
-            "POST",
-            "/queries/run_by_names",
-            run(json!({ "hosts": ["h"] })),
-        ),
-        (
-            "POST",
-            "/reports/run_by_names",
-            run(json!({ "labels": ["All Hosts"] })),
-        ),
-        (
-            "POST",
+        post("/spec/queries", json!({ "name": "query1", "query": "x" })),
+        get("/spec/queries"),
+        get("/spec/queries/query1"),
+        post("/spec/packs", json!({ "name": "pack_1", "queries": [] })),
+        get("/spec/packs"),
+        get("/spec/packs/pack_1"),
+        post("/spec/teams", json!({ "name": "T", "secrets": ["t"] })),
+        post("/spec/fleets", json!({ "name": "T" })),
+        post("/spec/labels", label),
+        get("/spec/labels"),
+        get("/spec/labels/local"),
+        ("POST", "/spec/enroll_secret", Some(secrets)),
+        get("/spec/enroll_secret"),
+    ]
+}
+
+/// The routes of live queries, and what is around them.
+fn live() -> Vec<Sent> {
+    let run = |path, selected| {
+        let body = json!({ "query": "select 1", "selected": selected });
+        ("POST", path, Some(body))
+    };
+    let get = |path| ("GET", path, None);
+    vec![
+        get("/status/live_query"),
+        get("/status/result_store"),
+        run("/queries/run", json!({ "hosts": [1] })),
+        run("/reports/run", json!({ "labels": [1] })),
+        run("/queries/run_by_names", json!({ "hosts": ["h"] })),
+        run("/reports/run_by_names", json!({ "labels": ["local"] })),
+        run(
             "/queries/run_by_identifiers",
-            run(json!({ "hosts": ["UUID-h"] })),
+            json!({ "hosts": ["UUID-h"] }),
         ),
-        (
-            "POST",
+        run(
             "/reports/run_by_identifiers",
-            run(json!({ "hosts": ["SERIAL-h"] })),
+            json!({ "hosts": ["SERIAL-h"] }),
         ),
-        ("GET", "/queries", None),
-        ("GET", "/reports", None),
-        ("GET", "/teams", None),
-        ("GET", "/fleets", None),
+        get("/queries"),
+        get("/reports"),
+        get("/teams"),
+        get("/fleets"),
     ]
 }
 
@@ -90,7 +74,7 @@ async fn every_documented_route_is_at_every_versions_path() {
     server.host("h", None, &[]).await;
     let bearer = format!("Bearer {TOKEN}");
     for prefix in PREFIXES {
-        for (method, path, body) in routes() {
+        for (method, path, body) in specs().into_iter().chain(live()) {
             let body = body.map_or_else(String::new, |body| body.to_string());
             let path = format!("{prefix}{path}");
             let with =

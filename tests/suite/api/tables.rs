@@ -212,6 +212,8 @@ async fn settings_are_merged_and_given_back() {
     for bad in [
         json!({"server_settings": 5}),
         json!({"server_settings": {"live_query_disabled": "yes"}}),
+        json!({"server_settings": {"server_url": 5}}),
+        json!({"org_info": []}),
         json!({"agent_options": 5}),
         json!({"blob": "x".repeat(300_000)}),
     ] {
