@@ -205,7 +205,8 @@ fn sizes(growth: &Growth, what: What) -> Vec<usize> {
             up_to(&[1, 10, 100, 300], growth.campaigns_max)
         }
         What::Hosts => up_to(&[1_000, 10_000, 100_000, 300_000], growth.hosts_max),
-        What::Results => up_to(&[1_000, 10_000], growth.hosts_max.min(100_000)),
+        // Fewer fit into what enrolling their hosts has left behind in the allocator.
+        What::Results => up_to(&[10_000, 30_000, 100_000], growth.hosts_max.min(300_000)),
     }
 }
 
