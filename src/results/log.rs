@@ -21,10 +21,6 @@ const SETTLED: u8 = 1;
 const PARTS_MAX: usize = 64;
 
 /// What a reader gets.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the common one, and made for each delivery"
-)]
 #[derive(Debug)]
 pub enum Read {
     /// Messages, and the position of the last of them.

@@ -172,6 +172,29 @@ fn eviction_drops_derived_forms_first_then_what_was_read_longest_ago() {
     );
 }
 
+#[test]
+fn a_settled_burst_is_one_part_for_whoever_follows() {
+    let mut log = Log::new(CAMPAIGN, Seq(0), encode);
+    let all: Vec<_> = (1..=40).map(|seq| record(seq, 100)).collect();
+    for burst in all.chunks(5) {
+        let before = log.last();
+        for record in burst {
+            assert!(log.append(std::slice::from_ref(record)));
+        }
+        log.settle();
+        log.settle();
+        for form in [Form::RawFrame, Form::Line] {
+            let Read::Slice(slice, last) = log.read(before, form, usize::MAX) else {
+                panic!("no slice")
+            };
+            assert_eq!((slice.parts.len(), slice.messages), (1, 5));
+            assert_eq!(last, log.last());
+            assert_eq!(slice.parts[0], expected(form, burst));
+        }
+    }
+    assert_eq!(log.bytes(), size_of_all_forms(&log));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -186,6 +209,9 @@ proptest! {
             let from = all.len();
             all.extend((0..*count).map(|at| record((from + at) as u64 + 1, *size)));
             prop_assert!(log.append(&all[from..]));
+            if step % 3 > 0 {
+                log.settle();
+            }
             for (when, form, budget, evict) in &reads {
                 if *when == step {
                     let (form, after) = (Form::ALL[*form], budget % (all.len() + 1));

@@ -29,10 +29,6 @@ pub struct Opened {
 
 /// What to send next.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made and taken apart once a pull; a box would cost each an allocation"
-)]
 pub enum Next {
     /// A run of whole messages already encoded in the form that was asked for, to be written as they are.
     Slice(Slice),

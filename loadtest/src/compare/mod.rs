@@ -20,6 +20,8 @@ pub(crate) use contestant::{Places, Running, Server};
 
 /// Answers a second in the paced workload.
 const PACE: f64 = 50.0;
+/// Viewers who read nothing.
+const STALLED: usize = 500;
 /// Length of the messages of the two fan-outs.
 const FAN_BYTES: usize = 400;
 /// Length of the messages for one viewer.
@@ -98,6 +100,8 @@ struct Measured {
     fast: Vec<Fanned>,
     /// [`PACE`] answers a second.
     paced: Vec<Fanned>,
+    /// The same beside [`STALLED`] viewers who read nothing.
+    beside_stalled: Vec<Fanned>,
     /// One viewer, live.
     one: Vec<Fanned>,
     /// One viewer, from the log.
@@ -181,6 +185,7 @@ async fn one_row(compare: &Compare, row: &Contestant, to: &mut Measured) -> anyh
         seconds: compare.seconds,
         results: if compare.smoke { 200 } else { 20_000 },
         bytes: FAN_BYTES,
+        stalled: 0,
     };
     let paced = Fan {
         rate: Some(PACE),
@@ -197,6 +202,12 @@ async fn one_row(compare: &Compare, row: &Contestant, to: &mut Measured) -> anyh
     to.fast.push(fan_out(&mut server.subject, &fan).await?);
     to.paced.push(fan_out(&mut server.subject, &paced).await?);
     if row.server == Server::Answerback {
+        let stalled = Fan {
+            stalled: if compare.smoke { 5 } else { STALLED },
+            ..paced
+        };
+        let beside = fan_out(&mut server.subject, &stalled).await?;
+        to.beside_stalled.push(beside);
         let all = Replay {
             results: one.results,
             bytes: ONE_BYTES,

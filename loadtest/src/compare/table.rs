@@ -25,8 +25,8 @@ pub(super) fn markdown(comparison: &Comparison) -> String {
     let viewers = show_number(comparison.viewers as f64);
     let _ = writeln!(
         out,
-        "| {viewers} viewers, 400 bytes | CPU per delivery | to the limit | deliveries/s | paced 50/s: CPU | p99 | 1 viewer, 1 KiB: results/s |\n\
-         |---|--:|--:|--:|--:|--:|--:|"
+        "| {viewers} viewers, 400 bytes | CPU per delivery | to the limit | deliveries/s | paced 50/s: CPU | p99 | p99 beside 500 stalled | 1 viewer, 1 KiB: results/s |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|"
     );
     let fast = |row: &Measured| median(row.fast.iter().map(|fanned| fanned.cpu_ns_per_delivery));
     let limit = comparison.rows.first().and_then(fast);
@@ -37,7 +37,7 @@ pub(super) fn markdown(comparison: &Comparison) -> String {
         let paced = row.paced.iter();
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
             row.name,
             shown(fast(row), microseconds),
             shown(ratio, |ratio| format!("{ratio:.2} x")),
@@ -51,6 +51,10 @@ pub(super) fn markdown(comparison: &Comparison) -> String {
             ),
             shown(
                 median(paced.filter_map(|fanned| fanned.p99_s)),
+                show_seconds
+            ),
+            shown(
+                median(row.beside_stalled.iter().filter_map(|fanned| fanned.p99_s)),
                 show_seconds
             ),
             shown(median(one), thousands),

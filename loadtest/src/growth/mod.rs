@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::task::LocalSet;
 
 use crate::compare::{Places, Running, Server};
-use crate::measure::{Fan, Load, Via, checkin, fan_out};
+use crate::measure::{Fan, Load, Subject, Via, checkin, fan_out};
 use crate::metrics::Unit;
 use crate::units::count;
 
@@ -97,18 +97,20 @@ pub(crate) async fn run(growth: &Growth) -> anyhow::Result<(String, bool)> {
 }
 
 async fn measure_all(growth: &Growth) -> anyhow::Result<Vec<Curve>> {
-    let wanted = |title: &str| {
-        growth
-            .only
-            .as_deref()
-            .is_none_or(|text| title.contains(text))
-    };
     let mut curves = Vec::new();
-    for curve in all() {
-        if !wanted(curve.0.title) {
+    let only = growth.only.as_deref();
+    for (title, size, size_unit, unit, power_max, what) in PLANS {
+        if only.is_some_and(|text| !title.contains(text)) {
             continue;
         }
-        let (mut curve, what) = curve;
+        let mut curve = Curve {
+            title,
+            size,
+            size_unit,
+            unit,
+            power_max,
+            points: Vec::new(),
+        };
         for size in sizes(growth, what) {
             tell(&format!("{}: {size}", curve.title));
             let cost = cost(growth, what, size).await.context(curve.title)?;
@@ -129,77 +131,66 @@ enum What {
     Results,
 }
 
-fn all() -> Vec<(Curve, What)> {
-    let curve = |title, size, size_unit, unit, power_max| Curve {
-        title,
-        size,
-        size_unit,
-        unit,
-        power_max,
-        points: Vec::new(),
-    };
-    let (many, bytes, time) = (Unit::Count, Unit::Bytes, Unit::Seconds);
-    vec![
+/// Title, what the size counts, its unit, the cost's, the power at which it may grow, and how it is measured.
+type Plan = (&'static str, &'static str, Unit, Unit, f64, What);
+
+const PLANS: [Plan; 7] = {
+    use Unit::{Bytes, Count, Seconds};
+    let raw = What::Viewers(Via::Raw);
+    let streaming = What::Viewers(Via::XhrStreaming);
+    let (all, other) = (What::LargeCampaigns, What::SmallCampaigns);
+    [
         (
-            curve(
-                "CPU of a delivery, raw WebSocket",
-                "viewers",
-                many,
-                time,
-                0.0,
-            ),
-            What::Viewers(Via::Raw),
+            "CPU of a delivery, raw WebSocket",
+            "viewers",
+            Count,
+            Seconds,
+            0.0,
+            raw,
         ),
         (
-            curve(
-                "CPU of a delivery, xhr_streaming",
-                "viewers",
-                many,
-                time,
-                0.0,
-            ),
-            What::Viewers(Via::XhrStreaming),
+            "CPU of a delivery, xhr_streaming",
+            "viewers",
+            Count,
+            Seconds,
+            0.0,
+            streaming,
         ),
         (
-            curve(
-                "CPU of a delivery, by size",
-                "bytes an answer",
-                bytes,
-                time,
-                1.0,
-            ),
+            "CPU of a delivery, by size",
+            "bytes an answer",
+            Bytes,
+            Seconds,
+            1.0,
             What::Bytes,
         ),
         (
-            curve(
-                "CPU of a check-in, campaigns over all hosts",
-                "active campaigns",
-                many,
-                time,
-                1.0,
-            ),
-            What::LargeCampaigns,
+            "CPU of a check-in, campaigns over all",
+            "active campaigns",
+            Count,
+            Seconds,
+            1.0,
+            all,
         ),
         (
-            curve(
-                "CPU of a check-in, campaigns over another host",
-                "active campaigns",
-                many,
-                time,
-                0.0,
-            ),
-            What::SmallCampaigns,
+            "CPU of a check-in, campaigns over others",
+            "active campaigns",
+            Count,
+            Seconds,
+            0.0,
+            other,
         ),
+        ("memory of hosts", "hosts", Count, Bytes, 1.0, What::Hosts),
         (
-            curve("memory of hosts", "hosts", many, bytes, 1.0),
-            What::Hosts,
-        ),
-        (
-            curve("memory of results of 1 KiB", "results", many, bytes, 1.0),
+            "memory of results of 1 KiB",
+            "results",
+            Count,
+            Bytes,
+            1.0,
             What::Results,
         ),
     ]
-}
+};
 
 fn sizes(growth: &Growth, what: What) -> Vec<usize> {
     let up_to = |sizes: &[usize], max: usize| {
@@ -214,7 +205,8 @@ fn sizes(growth: &Growth, what: What) -> Vec<usize> {
             up_to(&[1, 10, 100, 300], growth.campaigns_max)
         }
         What::Hosts => up_to(&[1_000, 10_000, 100_000, 300_000], growth.hosts_max),
-        What::Results => up_to(&[1_000, 10_000], growth.hosts_max.min(100_000)),
+        // Fewer fit into what enrolling their hosts has left behind in the allocator.
+        What::Results => up_to(&[10_000, 30_000, 100_000], growth.hosts_max.min(300_000)),
     }
 }
 
@@ -230,55 +222,66 @@ async fn cost(growth: &Growth, what: What, size: usize) -> anyhow::Result<f64> {
         seconds: growth.seconds,
         results: 5_000,
         bytes: 400,
-    };
-    let process = subject.process;
-    let broker = subject.broker.as_mut().context("no broker")?;
-    let load = Load {
-        connections: 32,
-        seconds: growth.seconds,
-        hosts: 100,
-        bytes: 400,
+        stalled: 0,
     };
     let nanoseconds = match what {
         What::Viewers(via) => {
             let viewers = size;
-            fan_out(
-                subject,
-                &Fan {
-                    via,
-                    viewers,
-                    ..fan
-                },
-            )
-            .await?
-            .cpu_ns_per_delivery
+            let fan = Fan {
+                via,
+                viewers,
+                ..fan
+            };
+            fan_out(subject, &fan).await?.cpu_ns_per_delivery
         }
         What::Bytes => {
-            fan_out(subject, &Fan { bytes: size, ..fan })
-                .await?
-                .cpu_ns_per_delivery
+            let fan = Fan { bytes: size, ..fan };
+            fan_out(subject, &fan).await?.cpu_ns_per_delivery
         }
-        What::LargeCampaigns | What::SmallCampaigns => {
-            // More than a campaign may have to be small.
-            broker.hosts(2_000).await?;
-            let all = matches!(what, What::LargeCampaigns);
-            let _viewers = broker.watched_campaigns(size, all).await?;
-            checkin(subject, &load).await?.cpu_ns_per_request
-        }
-        What::Hosts => {
-            let before = process.resident_bytes()?;
-            broker.hosts(size).await?;
-            return Ok(process.resident_bytes()?.saturating_sub(before) as f64);
-        }
-        What::Results => {
-            let campaign = broker.campaign(size).await?;
-            let before = process.resident_bytes()?;
-            let _viewers = broker.watch(campaign).await?;
-            broker.post_all(campaign, size, 1024).await?;
-            return Ok(process.resident_bytes()?.saturating_sub(before) as f64);
-        }
+        What::LargeCampaigns => check_in(subject, growth.seconds, size, true).await?,
+        What::SmallCampaigns => check_in(subject, growth.seconds, size, false).await?,
+        What::Hosts | What::Results => return memory(subject, what, size).await,
     };
     Ok(nanoseconds / 1e9)
+}
+
+/// Nanoseconds of a check-in beside so many campaigns.
+async fn check_in(
+    subject: &mut Subject,
+    seconds: f64,
+    campaigns: usize,
+    over_all: bool,
+) -> anyhow::Result<f64> {
+    /// More than a campaign may have to be indexed by host.
+    const HOSTS: usize = 2_000;
+    let load = Load {
+        connections: 32,
+        seconds,
+        hosts: 100,
+        bytes: 400,
+    };
+    let broker = subject.broker.as_mut().context("no broker")?;
+    broker.hosts(HOSTS).await?;
+    let _viewers = broker.watched_campaigns(campaigns, over_all).await?;
+    Ok(checkin(subject, &load).await?.cpu_ns_per_request)
+}
+
+/// Bytes that hosts or results take.
+async fn memory(subject: &mut Subject, what: What, size: usize) -> anyhow::Result<f64> {
+    let process = subject.process;
+    let broker = subject.broker.as_mut().context("no broker")?;
+    let before = if matches!(what, What::Hosts) {
+        let before = process.resident_bytes()?;
+        broker.hosts(size).await?;
+        before
+    } else {
+        let campaign = broker.campaign(size).await?;
+        let before = process.resident_bytes()?;
+        let _viewers = broker.watch(campaign).await?;
+        broker.post_all(campaign, size, 1024).await?;
+        before
+    };
+    Ok(process.resident_bytes()?.saturating_sub(before) as f64)
 }
 
 fn tell(text: &str) {

@@ -38,6 +38,9 @@ pub(crate) struct Fan {
     /// Length of the message
     #[arg(long, default_value_t = 400)]
     pub(crate) bytes: usize,
+    /// More viewers, who read nothing
+    #[arg(long, default_value_t = 0)]
+    pub(crate) stalled: usize,
 }
 
 /// What a fan-out took.
@@ -64,6 +67,7 @@ pub(crate) async fn fan_out(subject: &mut Subject, fan: &Fan) -> anyhow::Result<
     );
     let campaign = subject.campaign(fan.results).await?;
     let audience = subject.audience(fan.via, fan.viewers, campaign).await?;
+    let _stalled = subject.stalled(fan.via, fan.stalled, campaign).await?;
     let mut publisher = Publisher::new(subject, campaign, fan).await?;
     let counts = &audience.counts;
     // At a pace both sides sleep, as they do in the field.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -25,7 +26,7 @@ pub(crate) use server::Broker;
 pub(crate) use viewers::{Audience, Via};
 
 use crate::process::Process;
-use viewers::Hello;
+use viewers::{Hello, stall};
 
 /// The server under measurement.
 pub(crate) struct Subject {
@@ -67,6 +68,21 @@ impl Subject {
             sleep(Duration::from_millis(300)).await;
         }
         Ok(audience)
+    }
+
+    /// Connects viewers who never read.
+    async fn stalled(
+        &self,
+        via: Via,
+        count: usize,
+        campaign: u64,
+    ) -> anyhow::Result<Vec<TcpStream>> {
+        let hello = self.hello(campaign, None);
+        let mut stalled = Vec::new();
+        for number in 0..count {
+            stalled.push(stall(self.address, via, number, hello.as_ref()).await?);
+        }
+        Ok(stalled)
     }
 }
 

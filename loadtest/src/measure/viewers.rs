@@ -124,35 +124,59 @@ impl Audience {
         number: usize,
         hello: Option<&Hello>,
     ) -> anyhow::Result<()> {
-        let socket = TcpSocket::new_v4()?;
-        let last = u8::try_from(2 + number % ADDRESSES)?;
-        socket.bind(SocketAddr::from(([127, 0, 0, last], 0)))?;
-        let mut stream = socket.connect(server).await?;
-        stream.set_nodelay(true)?;
-        // A session's name must not be one of an earlier audience.
-        let unique = format!(
-            "{}x{number}x{:p}",
-            std::process::id(),
-            &raw const *self.counts
-        );
-        let session = format!("{PREFIX}/000/viewer{unique}");
-        let request = request(via, &session);
-        stream.write_all(request.as_bytes()).await?;
-        let head = read_head(&stream).await?;
-        let mut viewer = Viewer {
-            stream,
-            counter: Counter::new(via),
-            request,
-            counts: Rc::clone(&self.counts),
-            heard: 0,
-        };
-        if let Some(hello) = hello {
-            viewer.greet(server, via, &session, hello).await?;
-        }
+        let (mut viewer, head) = open(server, via, number, hello, &self.counts, None).await?;
         viewer.take(&head).await?;
         self.viewers.spawn_local(viewer.listen());
         Ok(())
     }
+}
+
+/// Connects a viewer and says its hello; gives what it has read so far too.
+async fn open(
+    server: SocketAddr,
+    via: Via,
+    number: usize,
+    hello: Option<&Hello>,
+    counts: &Rc<Counts>,
+    receive_buffer: Option<u32>,
+) -> anyhow::Result<(Viewer, Vec<u8>)> {
+    let socket = TcpSocket::new_v4()?;
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    let last = u8::try_from(2 + number % ADDRESSES)?;
+    socket.bind(SocketAddr::from(([127, 0, 0, last], 0)))?;
+    let mut stream = socket.connect(server).await?;
+    stream.set_nodelay(true)?;
+    // A session's name must not be one of an earlier audience.
+    let unique = format!("{}x{number}x{:p}", std::process::id(), &raw const **counts);
+    let session = format!("{PREFIX}/000/viewer{unique}");
+    let request = request(via, &session);
+    stream.write_all(request.as_bytes()).await?;
+    let head = read_head(&stream).await?;
+    let mut viewer = Viewer {
+        stream,
+        counter: Counter::new(via),
+        request,
+        counts: Rc::clone(counts),
+        heard: 0,
+    };
+    if let Some(hello) = hello {
+        viewer.greet(server, via, &session, hello).await?;
+    }
+    Ok((viewer, head))
+}
+
+/// Connects a viewer who takes next to nothing: it has a small buffer and never reads.
+pub(super) async fn stall(
+    server: SocketAddr,
+    via: Via,
+    number: usize,
+    hello: Option<&Hello>,
+) -> anyhow::Result<TcpStream> {
+    let counts = Rc::default();
+    let (viewer, _) = open(server, via, number, hello, &counts, Some(4096)).await?;
+    Ok(viewer.stream)
 }
 
 /// What opens a viewer's connection, and goes on where a response has ended.
