@@ -21,6 +21,8 @@ use super::http::{Http, post};
 
 /// How many source addresses viewers use: a server may limit the sessions that one address opens in a second.
 const ADDRESSES: usize = 100;
+/// Longer ones count as this.
+const LATENCY_MAX_US: u64 = 60_000_000;
 /// Room for one read, shared by all viewers of a thread.
 const READ_BYTES: usize = 512 * 1024;
 const PREFIX: &str = "/api/v1/fleet/results";
@@ -55,7 +57,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(start: Instant, rate: f64) -> anyhow::Result<Self> {
-        let latencies = Histogram::new(3).context("a histogram")?;
+        let latencies = Histogram::new_with_max(LATENCY_MAX_US, 3).context("a histogram")?;
         let gap = Duration::from_secs_f64(1.0 / rate);
         Ok(Self {
             start,
