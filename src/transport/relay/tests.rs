@@ -77,7 +77,7 @@ fn client_headers() -> HeaderMap {
 #[test]
 fn only_what_a_holder_looks_at_is_sent_on_and_nothing_that_pretends_to_be_a_proof() {
     let request = sent_on(&client_headers());
-    assert_eq!(request.uri(), &format!("http://b:2{PATH}"));
+    assert_eq!(request.uri().to_string(), format!("http://b:2{PATH}"));
     let mut names: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
     assert_eq!(
