@@ -5,7 +5,7 @@
     reason = "a test that cannot read the tree has failed"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -169,6 +169,107 @@ fn modules_import_only_from_lower_floors() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The paths of modules that a piece of code after `crate::` or `super::` names, groups taken apart.
+fn paths(code: &str, found: &mut Vec<Vec<String>>, before: &[String]) {
+    let mut path = before.to_vec();
+    let mut rest = code.trim_start();
+    loop {
+        if let Some(group) = rest.strip_prefix('{') {
+            let (mut depth, mut from) = (0, 0);
+            for (at, letter) in group.char_indices() {
+                match letter {
+                    '{' => depth += 1,
+                    ',' | '}' if depth == 0 => {
+                        paths(&group[from..at], found, &path);
+                        from = at + 1;
+                        if letter == '}' {
+                            return;
+                        }
+                    }
+                    '}' => depth -= 1,
+                    _ => {}
+                }
+            }
+            return;
+        }
+        let name = word(rest);
+        let Some(after) = rest[name.len()..].strip_prefix("::") else {
+            path.push(name);
+            found.push(path);
+            return;
+        };
+        path.push(name);
+        rest = after;
+    }
+}
+
+/// The modules that a file of `src` names, as paths from the crate's root.
+fn imports(module: &[String], text: &str) -> Vec<Vec<String>> {
+    let lines = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    let code = lines.collect::<Vec<_>>().join("\n");
+    let mut found = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        paths(rest, &mut found, &[]);
+    }
+    for line in code.split("use super::").skip(1) {
+        let (mut depth, mut rest) = (1, line);
+        while let Some(further) = rest.strip_prefix("super::") {
+            (depth, rest) = (depth + 1, further);
+        }
+        let base = &module[..module.len().saturating_sub(depth)];
+        paths(rest, &mut found, base);
+    }
+    found
+}
+
+/// Whether `from` is reached again by following the arrows.
+fn comes_back(from: &str, arrows: &BTreeMap<String, BTreeSet<String>>) -> bool {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
+    while let Some(at) = open.pop() {
+        for next in arrows.get(at).into_iter().flatten() {
+            if next == from {
+                return true;
+            }
+            if seen.insert(next) {
+                open.push(next);
+            }
+        }
+    }
+    false
+}
+
+#[test]
+fn no_modules_import_each_other_in_a_circle() {
+    let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in sources() {
+        let Some(inside) = path.strip_prefix("src/").filter(|_| !is_test_file(&path)) else {
+            continue;
+        };
+        let inside = inside.trim_end_matches(".rs").trim_end_matches("/mod");
+        let module: Vec<String> = inside.split('/').map(str::to_owned).collect();
+        for named in imports(&module, without_tests(&text)) {
+            // Between neighbours: the first place at which the two paths differ, if both are modules there.
+            let shared = module.iter().zip(&named).take_while(|(a, b)| a == b);
+            let at = shared.count();
+            let (Some(_), Some(_)) = (module.get(at), named.get(at)) else {
+                continue;
+            };
+            let (from, to) = (module[..=at].join("/"), named[..=at].join("/"));
+            let place = root().join("src").join(&to);
+            if place.is_dir() || place.with_extension("rs").exists() {
+                arrows.entry(from).or_default().insert(to);
+            }
+        }
+    }
+    let circles: Vec<_> = arrows
+        .keys()
+        .filter(|from| comes_back(from, &arrows))
+        .collect();
+    assert!(arrows.len() > 50 && circles.is_empty(), "{circles:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::stream::{Reply, once};
+use crate::exchange::{Reply, once};
 use crate::target::Target;
 
 /// Who runs the test.

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::api::said;
 use crate::body::{enrolment, key};
-use crate::stream::Connection;
+use crate::exchange::Connection;
 use crate::target::Target;
 
 /// Connections that enrol side by side.

@@ -2,10 +2,11 @@
 
 use anyhow::{Context, bail, ensure};
 
+use crate::exchange::once;
 use crate::frame::{self, FrameReader, Kind};
 use crate::http1::{ResponseReader, Step};
 use crate::sockjs::{self, Depth, Frame, Splitter};
-use crate::stream::{Stream, once};
+use crate::stream::Stream;
 use crate::target::Target;
 use crate::transport::Transport;
 

@@ -7,6 +7,7 @@ mod compare;
 mod crew;
 mod enroll;
 mod epoch;
+mod exchange;
 mod expect;
 mod fanout;
 mod fleet;

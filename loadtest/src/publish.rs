@@ -14,9 +14,9 @@ use crate::api::said;
 use crate::body::{Outcome, answers, key};
 use crate::enroll::JSON;
 use crate::epoch::now_ns;
+use crate::exchange::{Connection, Reply};
 use crate::probe::Probe;
 use crate::stats::{Counters, Latencies};
-use crate::stream::{Connection, Reply};
 use crate::tally::Set;
 use crate::target::Target;
 

@@ -11,11 +11,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::epoch::{instant, nanos, now_ns};
+use crate::exchange::EXCHANGE_TIME_MAX;
 use crate::link::{Brought, Link};
 use crate::message::{self, Expected, Heard};
 use crate::sockjs::Depth;
 use crate::stats::{Book, Counters};
-use crate::stream::EXCHANGE_TIME_MAX;
 use crate::tally::Tally;
 use crate::target::Target;
 use crate::transport::Transport;

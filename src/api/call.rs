@@ -7,13 +7,17 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::Api;
 use super::error::ApiError;
-use super::route::Params;
 use crate::auth::Actor;
 use crate::clock::Timestamp;
+use crate::results::{Campaign, CampaignId};
 
 /// Parameters after `?` beyond so many are not looked at.
 const QUERY_PARAMETERS_MAX: usize = 100;
+
+/// A path's parameters by name, decoded.
+pub(crate) type Params = Vec<(&'static str, String)>;
 
 /// A request whose route is known and whose sender may use it.
 #[derive(Debug)]
@@ -58,6 +62,22 @@ impl Call {
             return Err(ApiError::BadRequest(reason));
         }
         Ok(text.parse().unwrap_or(0))
+    }
+
+    /// The campaign of the path's `id`, if the caller may watch it.
+    ///
+    /// # Errors
+    /// 404, 403.
+    pub(super) async fn campaign(&self, api: &Api) -> Result<Campaign, ApiError> {
+        let actor = self.actor()?;
+        let id = CampaignId(self.id("id")?);
+        let campaign = api.parts.store.campaign(id).await?;
+        let campaign =
+            campaign.ok_or_else(|| ApiError::not_found(format_args!("Campaign {id}")))?;
+        if !actor.may_watch(&campaign) {
+            return Err(ApiError::Forbidden);
+        }
+        Ok(campaign)
     }
 
     /// A number in the path that fits 32 bits; 0, which nothing has, if it does not.

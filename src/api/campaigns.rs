@@ -19,7 +19,7 @@ use super::wire::time::Rfc3339;
 use crate::auth::Action;
 use crate::catalog::State;
 use crate::clock::Timestamp;
-use crate::results::{Campaign, CampaignId, Ending, HostId, Progress};
+use crate::results::{Campaign, Ending, HostId, Progress};
 
 /// So many of the newest campaigns are looked through for those that one may see.
 const NEWEST: usize = 1_000;
@@ -59,21 +59,6 @@ pub(super) const ROUTES: &[Route] = &[
     .gives("{campaign: Campaign}"),
 ];
 
-/// The campaign of the path, if the caller may watch it.
-///
-/// # Errors
-/// 404, 403.
-pub(super) async fn watched(api: &Api, call: &Call) -> Result<Campaign, ApiError> {
-    let actor = call.actor()?;
-    let id = CampaignId(call.id("id")?);
-    let campaign = api.parts.store.campaign(id).await?;
-    let campaign = campaign.ok_or_else(|| ApiError::not_found(format_args!("Campaign {id}")))?;
-    if !actor.may_watch(&campaign) {
-        return Err(ApiError::Forbidden);
-    }
-    Ok(campaign)
-}
-
 async fn list(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let actor = call.actor()?;
     let page = Page::of(&call)?;
@@ -86,7 +71,7 @@ async fn list(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
 }
 
 async fn one(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
-    let campaign = watched(&api, &call).await?;
+    let campaign = call.campaign(&api).await?;
     shown(&api, &campaign, call.now).await
 }
 
@@ -99,14 +84,14 @@ async fn shown(api: &Api, campaign: &Campaign, now: Timestamp) -> Result<Reply, 
 }
 
 async fn stop(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
-    let campaign = watched(&api, &call).await?;
+    let campaign = call.campaign(&api).await?;
     let id = campaign.id;
     let stopped = api.parts.store.end(id, Ending::Stopped, call.now).await?;
     if stopped {
         let details = json!({"campaign_id": id});
         audit::record(&api, call.actor()?, "stopped_campaign", details, call.now).await;
     }
-    let campaign = watched(&api, &call).await?;
+    let campaign = call.campaign(&api).await?;
     shown(&api, &campaign, call.now).await
 }
 
@@ -155,7 +140,7 @@ impl Sets {
 }
 
 async fn hosts(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
-    let campaign = watched(&api, &call).await?;
+    let campaign = call.campaign(&api).await?;
     let page = Page::of(&call)?;
     let progress = api.parts.store.progress(campaign.id).await?;
     let progress = progress.unwrap_or_default();

@@ -11,7 +11,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Api;
 use super::audit;
 use super::call::Call;
-use super::campaigns::watched;
 use super::csv;
 use super::error::ApiError;
 use super::reply::Reply;
@@ -45,7 +44,7 @@ pub(super) async fn results(api: Arc<Api>, call: Call) -> Result<Reply, ApiError
         }
     };
     let after = Seq(call.asked_number("after")?.unwrap_or(0));
-    let campaign = watched(&api, &call).await?;
+    let campaign = call.campaign(&api).await?;
     let id = campaign.id;
     if api.parts.store.follow(id).await?.is_none() {
         let reason = format!("the results of campaign {id} are not kept any more");

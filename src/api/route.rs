@@ -7,7 +7,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use super::Api;
-use super::call::Call;
+use super::call::{Call, Params};
 use super::error::ApiError;
 use super::reply::Reply;
 use crate::auth::Action;
@@ -145,9 +145,6 @@ impl Route {
         self
     }
 }
-
-/// A path's parameters by name, decoded.
-pub(crate) type Params = Vec<(&'static str, String)>;
 
 /// What a path and a method lead to.
 pub(super) enum Found {

@@ -13,10 +13,10 @@ use warp::path::FullPath;
 use warp::reply::Response;
 
 use super::Api;
-use super::call::{Call, parse_query};
+use super::call::{Call, Params, parse_query};
 use super::error::ApiError;
 use super::reply::Reply;
-use super::route::{Access, Found, Params, Route, find};
+use super::route::{Access, Found, Route, find};
 use crate::auth::{Actor, token};
 use crate::net::ConnInfo;
 use crate::net::body::{self, Limits};

@@ -7,6 +7,7 @@ pub mod pinned;
 pub mod serve;
 pub mod socket;
 pub mod tls;
+mod tls_error;
 
 use std::time::Duration;
 

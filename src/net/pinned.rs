@@ -15,7 +15,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use sha2::{Digest, Sha256};
 
-use super::tls::TlsError;
+use super::tls_error::TlsError;
 
 /// The server name by which nodes ask each other for their pinned certificates. `invalid` is never resolved
 /// (RFC 6761, 6.4), so that no public certificate can be meant.

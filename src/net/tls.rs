@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::pinned::{self, Pin};
+pub use super::tls_error::TlsError;
 
 /// Where the certificate and its key are.
 #[derive(Clone, Debug)]
@@ -25,29 +26,6 @@ pub struct Settings {
     pub certificate: PathBuf,
     /// PEM: PKCS#8, PKCS#1 or SEC1.
     pub key: PathBuf,
-}
-
-/// Why TLS could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file that cannot be read or is not PEM.
-    #[error("cannot read {path}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: rustls_pki_types::pem::Error,
-    },
-    /// A certificate file without a certificate.
-    #[error("no certificate in {0}")]
-    Empty(PathBuf),
-    /// The two do not belong together, or are of a kind that is not supported.
-    #[error("certificate and key cannot be used")]
-    Unusable(#[from] rustls::Error),
-    /// A certificate could not be made.
-    #[error("cannot make a certificate")]
-    Make(#[from] rcgen::Error),
 }
 
 /// The TLS side of a listener.

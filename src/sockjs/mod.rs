@@ -6,6 +6,7 @@ pub mod deflate;
 pub mod form;
 pub mod frame;
 pub mod inbound;
+pub mod inflate;
 pub mod info;
 pub mod outbox;
 pub mod path;

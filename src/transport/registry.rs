@@ -11,9 +11,9 @@ use tokio::sync::Notify;
 
 use super::application::{Application, Opened};
 use super::bounds::{Bounds, NotOpened};
-use super::directory::Records;
 use super::handle::Handle;
 use super::meters::{AllMeters, Meters};
+use super::records::Records;
 use crate::bell::Bell;
 use crate::clock::{Clock, Timestamp};
 use crate::limits::permits::Permit;

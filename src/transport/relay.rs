@@ -7,6 +7,7 @@ mod upstream;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use warp::Reply;
 
-use super::directory::{Directory, Numbers, Unasked};
+use super::directory::{Directory, Unasked};
 use super::pages::answer;
 use crate::clock::{Clock, Timestamp};
 use crate::sockjs::Framing;
@@ -66,6 +67,16 @@ pub struct Relay {
     numbers: Numbers,
     known: DashMap<Box<str>, (Arc<str>, Timestamp)>,
     upstreams: Upstreams,
+}
+
+/// Numbers that make every record of a process another one.
+#[derive(Debug, Default)]
+struct Numbers(AtomicU64);
+
+impl Numbers {
+    fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 /// Who has brought a request here.

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::bounds::NotOpened;
-use super::directory::{Unasked, is_ours};
+use super::directory::Unasked;
 use super::handle::Handle;
+use super::records::is_ours;
 use super::registry::Registry;
 use super::relay::Owner;
 use crate::sockjs::Transport;

@@ -12,8 +12,8 @@ use crate::api::said;
 use crate::body::{LIVE_PREFIX, enrolment, key, own_answer};
 use crate::enroll::{JSON, node_key};
 use crate::epoch::{nanos, now_ns};
+use crate::exchange::{Connection, Reply};
 use crate::probe::{COLUMN, Probe};
-use crate::stream::{Connection, Reply};
 use crate::target::Target;
 
 /// Time between check-ins of a host that the server asked to hurry (osquery's own constant).

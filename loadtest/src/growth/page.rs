@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::Curve;
-use crate::report::html::{STYLE, escaped};
+use crate::report::html::STYLE;
 use crate::report::svg;
+use crate::report::svg::escaped;
 
 /// One line a curve.
 pub(super) fn text(curves: &[Curve]) -> String {

@@ -2,7 +2,28 @@
 
 use memchr::memmem;
 
-use super::viewers::Via;
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// How viewers are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Via {
+    Raw,
+    Ws,
+    #[value(name = "xhr_streaming")]
+    XhrStreaming,
+    Eventsource,
+    /// Long polling
+    Xhr,
+}
+
+impl Via {
+    /// Whether a new request has to follow every response.
+    pub(super) const fn is_http(self) -> bool {
+        matches!(self, Self::XhrStreaming | Self::Eventsource | Self::Xhr)
+    }
+}
 
 /// What every result contains, as it stands inside a SockJS array.
 const QUOTED: &[u8] = br#"\"type\":\"result\""#;

@@ -7,8 +7,9 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::time::timeout;
 
+use super::counter::Via;
 use super::publisher::Publisher;
-use super::viewers::{Audience, Pace, Via};
+use super::viewers::{Audience, Pace};
 use super::{Subject, awake, server::MESSAGE_BYTES};
 
 /// Without a result for so long the rest is lost.

@@ -20,10 +20,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+pub(crate) use counter::Via;
 pub(crate) use fan::{Fan, Fanned, fan_out};
 pub(crate) use requests::{Load, Requested, checkin, write};
 pub(crate) use server::Broker;
-pub(crate) use viewers::{Audience, Via};
+pub(crate) use viewers::Audience;
 
 use crate::process::Process;
 use viewers::{Hello, stall};

@@ -9,8 +9,9 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
 
+use super::counter::Via;
 use super::http::{Http, post};
-use super::viewers::{Audience, Hello, Via};
+use super::viewers::{Audience, Hello};
 
 /// Between two campaigns: a user may start ten a second.
 const CAMPAIGN_PAUSE: Duration = Duration::from_millis(110);

@@ -7,16 +7,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use memchr::memmem;
-use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::counter::{Body, Counter};
+use super::counter::{Body, Counter, Via};
 use super::http::{Http, post};
 
 /// How many source addresses viewers use: a server may limit the sessions that one address opens in a second.
@@ -26,26 +24,6 @@ const LATENCY_MAX_US: u64 = 60_000_000;
 /// Room for one read, shared by all viewers of a thread.
 const READ_BYTES: usize = 512 * 1024;
 const PREFIX: &str = "/api/v1/fleet/results";
-
-/// How viewers are connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Via {
-    Raw,
-    Ws,
-    #[value(name = "xhr_streaming")]
-    XhrStreaming,
-    Eventsource,
-    /// Long polling
-    Xhr,
-}
-
-impl Via {
-    /// Whether a new request has to follow every response.
-    const fn is_http(self) -> bool {
-        matches!(self, Self::XhrStreaming | Self::Eventsource | Self::Xhr)
-    }
-}
 
 /// When each result of a paced run was due, and how much later viewers had it.
 pub(super) struct Pace {

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use crate::metrics::{METRICS, Unit};
 
-use super::{Focus, Report, svg};
+use super::svg::{self, escaped};
+use super::{Focus, Report};
 
 pub(crate) const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1c2430;--dim:#5b6675;--line:#d9dee6;--page:#fff;--bad:#b3261e;--good:#1a7f43}\
@@ -17,22 +18,6 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .held{color:var(--good)}.broken{color:var(--bad);font-weight:600}\
 svg{width:100%;height:auto;font:12px system-ui,sans-serif}svg text{fill:var(--ink)}\
 svg .left{text-anchor:end}svg .bottom{text-anchor:middle}svg .grid{stroke:var(--line)}";
-
-/// Text as HTML shows it.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            other => safe.push(other),
-        }
-    }
-    safe
-}
 
 /// The whole page.
 pub(super) fn page(report: &Report) -> String {

@@ -5,8 +5,6 @@ use std::fmt::Write;
 use crate::metrics::Unit;
 use crate::stats::Latencies;
 
-use super::html::escaped;
-
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 86.0;
@@ -411,4 +409,20 @@ pub(super) fn bars(
     }
     out.push_str("</svg>");
     out
+}
+
+/// Text as HTML shows it.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            other => safe.push(other),
+        }
+    }
+    safe
 }

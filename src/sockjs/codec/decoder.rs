@@ -1,7 +1,7 @@
 //! The reading half: a client's bytes, cut anywhere, become events.
 
 use super::{CONTROL_MAX, CloseFrame, Event, Violation, is_legal_close};
-use crate::sockjs::deflate::{InflateError, inflate};
+use crate::sockjs::inflate::{InflateError, inflate};
 
 /// Two bytes, an eight byte length and the mask.
 const HEAD_MAX: usize = 14;
