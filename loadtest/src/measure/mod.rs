@@ -170,6 +170,9 @@ pub(crate) struct Replayed {
     pub(crate) bytes_per_result: f64,
 }
 
+/// How long each viewer of a replay may take.
+const REPLAY_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// Fills a campaign's log and times one viewer that reads all of it.
 pub(crate) async fn replay(subject: &mut Subject, args: &Replay) -> anyhow::Result<Replayed> {
     let results = args.results;
@@ -178,7 +181,12 @@ pub(crate) async fn replay(subject: &mut Subject, args: &Replay) -> anyhow::Resu
     let first = subject.audience(args.via, 1, campaign).await?;
     let broker = subject.broker.as_ref().context("replay needs a broker")?;
     broker.post_all(campaign, results, args.bytes).await?;
+    let filled = Instant::now();
     while first.counts.results.get() < results as u64 {
+        ensure!(
+            filled.elapsed() < REPLAY_TIME_MAX,
+            "the first viewer lacks results"
+        );
         sleep(Duration::from_millis(20)).await;
     }
     let hello = subject.hello(campaign, Some(0));
@@ -189,7 +197,7 @@ pub(crate) async fn replay(subject: &mut Subject, args: &Replay) -> anyhow::Resu
         .await?;
     let counts = &second.counts;
     while counts.results.get() < results as u64 {
-        ensure!(start.elapsed() < Duration::from_secs(60), "results lack");
+        ensure!(start.elapsed() < REPLAY_TIME_MAX, "results lack");
         let _ = timeout(Duration::from_millis(20), counts.read_something.notified()).await;
     }
     let seconds = start.elapsed().as_secs_f64();

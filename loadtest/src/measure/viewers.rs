@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -24,6 +25,9 @@ const LATENCY_MAX_US: u64 = 60_000_000;
 /// Room for one read, shared by all viewers of a thread.
 const READ_BYTES: usize = 512 * 1024;
 const PREFIX: &str = "/api/v1/fleet/results";
+
+/// Sessions that this process has opened.
+static OPENED: AtomicUsize = AtomicUsize::new(0);
 
 /// When each result of a paced run was due, and how much later viewers had it.
 pub(super) struct Pace {
@@ -128,9 +132,9 @@ async fn open(
     socket.bind(SocketAddr::from(([127, 0, 0, last], 0)))?;
     let mut stream = socket.connect(server).await?;
     stream.set_nodelay(true)?;
-    // A session's name must not be one of an earlier audience.
-    let unique = format!("{}x{number}x{:p}", std::process::id(), &raw const **counts);
-    let session = format!("{PREFIX}/000/viewer{unique}");
+    // Never one of before: the server may still have that session, and the campaign that it watches.
+    let turn = OPENED.fetch_add(1, Ordering::Relaxed);
+    let session = format!("{PREFIX}/000/viewer{}x{turn}", std::process::id());
     let request = request(via, &session);
     stream.write_all(request.as_bytes()).await?;
     let head = read_head(&stream).await?;
