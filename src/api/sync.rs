@@ -41,7 +41,7 @@ pub(super) const ROUTES: &[Route] = &[
         .also(&["/reports/run"])
         .says("Runs saved queries on hosts and waits for the answers. The body comes with a GET.")
         .limited()
-        .takes("{query_ids: [int; 1..100], host_ids: [int; 1..]}")
+        .takes("{query_ids: [int; 1..], host_ids: [int; 1..]}")
         .gives("{summary: {targeted_host_count: int, responded_host_count: int}, live_query_results: [LiveQueryResult]}"),
     Route::post("/queries/{id}/run", Access::To(Action::RunSaved), run!(run_one))
         .also(&["/reports/{id}/run"])

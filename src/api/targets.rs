@@ -14,10 +14,11 @@ use super::page::Page;
 use super::reply::Reply;
 use super::route::{Access, Route, run};
 use super::selection;
-use super::wire::campaign::{Selected, map_or_default, or_default};
+use super::wire::campaign::{Selected, or_default};
 use super::wire::host::HostOut;
 use super::wire::label::LabelOut;
 use super::wire::number::Number;
+use super::wire::object::object_or_default;
 use crate::auth::{Action, Actor};
 use crate::catalog::State;
 use crate::catalog::presence::Counts;
@@ -43,7 +44,7 @@ struct TargetsIn {
     query: String,
     #[serde(default, alias = "report_id")]
     query_id: Option<Number>,
-    #[serde(default, deserialize_with = "map_or_default")]
+    #[serde(default, deserialize_with = "object_or_default")]
     selected: Selected<Number>,
 }
 

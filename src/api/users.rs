@@ -15,6 +15,7 @@ use super::reply::Reply;
 use super::route::{Access, Route, run};
 use super::specs::{Numbers, name_fault};
 use super::wire::campaign::or_default;
+use super::wire::object::objects;
 use super::wire::user::{TeamRoleIn, UserOut, parse_role};
 use crate::auth::user::weakness;
 use crate::auth::{Action, other_admin, revoke_all};
@@ -85,7 +86,7 @@ struct UserIn {
     password: Option<String>,
     #[serde(default)]
     global_role: Option<String>,
-    #[serde(default, alias = "fleets")]
+    #[serde(default, alias = "fleets", deserialize_with = "objects")]
     teams: Option<Vec<TeamRoleIn>>,
     #[serde(default, deserialize_with = "or_default")]
     api_only: bool,

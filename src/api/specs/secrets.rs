@@ -13,6 +13,7 @@ use crate::api::error::{ApiError, Fault};
 use crate::api::reply::Reply;
 use crate::api::route::{Access, Route, run};
 use crate::api::wire::campaign::or_default;
+use crate::api::wire::object::object;
 use crate::api::wire::team::{SecretIn, secrets_of};
 use crate::auth::Action;
 use crate::catalog::entity::{EnrollSecret, Entity};
@@ -45,6 +46,7 @@ pub(in crate::api) const ROUTES: &[Route] = &[
 
 #[derive(Deserialize)]
 struct ReplaceIn {
+    #[serde(deserialize_with = "object")]
     spec: SecretsIn,
 }
 

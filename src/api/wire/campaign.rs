@@ -1,14 +1,10 @@
 //! Campaigns as the API shows them.
 
-use std::fmt;
-use std::marker::PhantomData;
-
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::number::Number;
+use super::object::object_or_default;
 use super::time::{Rfc3339, ZERO};
 use crate::catalog::presence::Counts;
 use crate::results::{Campaign, CampaignId, Ending, QueryId, Status, UserId};
@@ -69,7 +65,7 @@ pub(crate) struct RunIn<T> {
     #[serde(default, alias = "report_id")]
     pub query_id: Option<Number>,
     /// Whom to ask.
-    #[serde(default, deserialize_with = "map_or_default")]
+    #[serde(default, deserialize_with = "object_or_default")]
     pub selected: Selected<T>,
 }
 
@@ -106,37 +102,6 @@ pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Defaul
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// Reads null as the default and a map as it is; an array is no map, though serde would take its elements for the
-/// fields in their order.
-///
-/// # Errors
-/// What the value's own type refuses.
-pub(crate) fn map_or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    struct Map<T>(PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de> + Default> Visitor<'de> for Map<T> {
-        type Value = T;
-
-        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-            out.write_str("an object")
-        }
-
-        fn visit_unit<E: serde::de::Error>(self) -> Result<T, E> {
-            Ok(T::default())
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-            T::deserialize(MapAccessDeserializer::new(map))
-        }
-    }
-
-    deserializer.deserialize_any(Map(PhantomData))
 }
 
 /// A campaign, with how far it has come where that was asked for.

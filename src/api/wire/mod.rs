@@ -4,6 +4,7 @@ pub(super) mod campaign;
 pub(super) mod host;
 pub(super) mod label;
 pub(super) mod number;
+pub(super) mod object;
 pub(super) mod pack;
 pub(super) mod query;
 pub(super) mod rows;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::campaign::or_default;
 use super::number::Number;
+use super::object::{object_or_default, objects_or_none};
 use crate::catalog::entity::{Pack, PackQuery};
 
 /// A pack's spec, taken and given out alike. Its number does not count when it is taken.
@@ -29,10 +30,10 @@ pub(crate) struct PackSpec {
     #[serde(default, deserialize_with = "or_default")]
     pub disabled: bool,
     /// Whose it is.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "object_or_default")]
     pub targets: PackTargets,
     /// In order.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "objects_or_none")]
     pub queries: Vec<PackSpecQuery>,
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::campaign::or_default;
+use super::object::Object;
 use super::time::Rfc3339;
 use crate::catalog::State;
 use crate::catalog::entity::{EnrollSecret, Team};
@@ -78,11 +79,14 @@ pub(crate) fn secrets_of(state: &State, team: Option<TeamId>) -> Vec<SecretOut> 
 pub(crate) enum SecretIn {
     /// The text alone.
     Text(String),
-    /// An object.
-    Object {
-        /// The text.
-        secret: String,
-    },
+    /// An object that has it.
+    Object(Object<Bearer>),
+}
+
+/// An object with a secret.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Bearer {
+    secret: String,
 }
 
 impl SecretIn {
@@ -90,7 +94,7 @@ impl SecretIn {
     #[must_use]
     pub(crate) fn text(&self) -> &str {
         match self {
-            Self::Text(secret) | Self::Object { secret } => secret,
+            Self::Text(secret) | Self::Object(Object(Bearer { secret })) => secret,
         }
     }
 }
