@@ -60,6 +60,7 @@ impl Conversation for Waiting {
                     len: frame.len(),
                     parts: smallvec![frame.freeze()],
                     messages: 1,
+                    drained: self.0.is_empty(),
                 })
             }
             None => Next::Wait,

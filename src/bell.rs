@@ -1,11 +1,9 @@
 //! A wake-up that carries no data, from whoever changes something to the one driver that looks.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
-
-use futures_util::task::AtomicWaker;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 /// Wakes the driver of one session. Rings before the driver listens are remembered as one.
 #[derive(Clone, Debug, Default)]
@@ -14,14 +12,18 @@ pub struct Bell(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     rung: AtomicBool,
-    driver: AtomicWaker,
+    /// Kept from ring to ring: to be registered anew for every result would cost more than all else here.
+    driver: Mutex<Option<Waker>>,
 }
 
 impl Bell {
-    /// Makes the driver ask again. Never blocks; rings that come together wake once.
+    /// Makes the driver ask again. Never waits for one; rings that come together wake once.
     pub fn ring(&self) {
-        self.0.rung.store(true, Ordering::Release);
-        self.0.driver.wake();
+        if !self.0.rung.swap(true, Ordering::AcqRel)
+            && let Some(driver) = &*self.driver()
+        {
+            driver.wake_by_ref();
+        }
     }
 
     /// Completes when the bell has been rung since the last completion.
@@ -32,13 +34,32 @@ impl Bell {
     /// Ready if the bell has been rung since it last was; else the task of `context` is woken by
     /// the next ring. Only the task that asked last is.
     pub fn poll_rung(&self, context: &mut Context<'_>) -> Poll<()> {
-        // Registered first: a ring between the two is then seen by one or the other.
-        self.0.driver.register(context.waker());
-        if self.0.rung.swap(false, Ordering::AcqRel) {
+        // First, so that a ring between the two is seen by one or the other.
+        self.listen(context);
+        if self.take() {
             Poll::Ready(())
         } else {
             Poll::Pending
         }
+    }
+
+    /// The task of `context` is woken by the rings to come, until another one listens.
+    pub fn listen(&self, context: &mut Context<'_>) {
+        let mut driver = self.driver();
+        match &mut *driver {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+    }
+
+    /// Whether the bell has been rung since the last time. For the task that listens: rings are heard from then on.
+    #[must_use]
+    pub fn take(&self) -> bool {
+        self.0.rung.swap(false, Ordering::AcqRel)
+    }
+
+    fn driver(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.driver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether both are the same bell.

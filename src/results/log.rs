@@ -165,6 +165,7 @@ impl Log {
         if at >= self.sealed.len() {
             cursor = self.read_tail(cursor, form, budget, &mut slice);
         }
+        slice.drained = cursor == self.last;
         Read::Slice(slice, cursor)
     }
 

@@ -80,14 +80,13 @@ enum State {
 pub struct Viewer {
     state: State,
     opened_at: Timestamp,
-    /// Messages that arrived while a command was under way.
-    pending: VecDeque<String>,
     outgoing: VecDeque<Bytes>,
-    close: Option<(u16, String)>,
     cursor: Seq,
-    told_totals: Totals,
-    told: Standing,
     tick: Tick,
+    told: Standing,
+    /// Messages that arrived while a command was under way.
+    pending: Vec<String>,
+    close: Option<Box<(u16, String)>>,
 }
 
 impl Viewer {
@@ -97,17 +96,16 @@ impl Viewer {
         Self {
             state: State::Opened,
             opened_at: now,
-            pending: VecDeque::new(),
             outgoing: VecDeque::new(),
-            close: None,
             cursor: Seq(0),
-            told_totals: Totals::default(),
+            tick: Tick::default(),
             told: Standing {
                 expected_results: 0,
                 actual_results: 0,
                 status: Phase::Pending,
             },
-            tick: Tick::default(),
+            pending: Vec::new(),
+            close: None,
         }
     }
 
@@ -136,7 +134,10 @@ impl Viewer {
             return None;
         }
         self.state = State::Authenticated;
-        let next = self.pending.pop_front()?;
+        if self.pending.is_empty() {
+            return None;
+        }
+        let next = self.pending.remove(0);
         self.handle_one(&next)
     }
 
@@ -161,12 +162,17 @@ impl Viewer {
         if self.state != State::Watching || tick.number == self.tick.number {
             return;
         }
-        self.tick = tick;
-        if tick.totals != self.told_totals {
-            self.told_totals = tick.totals;
+        let before = std::mem::replace(&mut self.tick, tick);
+        if tick.totals != before.totals {
             self.outgoing.push_back(update::totals(&tick.totals));
         }
         self.tell_standing(self.cursor >= last);
+    }
+
+    /// The number of the last tick that it was told of.
+    #[must_use]
+    pub const fn tick_number(&self) -> u64 {
+        self.tick.number
     }
 
     /// Results up to this position have been handed to the connection.
@@ -212,15 +218,17 @@ impl Viewer {
         self.outgoing.pop_front()
     }
 
+    /// Whether [`Viewer::poll_message`] has one.
+    #[must_use]
+    pub fn has_messages(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
     /// The close code and reason, once all messages are out.
     #[must_use]
     pub fn poll_close(&self) -> Option<(u16, &str)> {
-        let close = self
-            .outgoing
-            .is_empty()
-            .then_some(self.close.as_ref())
-            .flatten();
-        close.map(|(code, reason)| (*code, reason.as_str()))
+        let (code, reason) = &**self.close.as_ref()?;
+        self.outgoing.is_empty().then_some((*code, reason.as_str()))
     }
 
     /// The position up to which results are on their way; none unless the viewer watches.
@@ -235,7 +243,7 @@ impl Viewer {
             State::Authenticated => self.read_select(text),
             State::Authenticating => {
                 if self.pending.len() < PENDING_MAX {
-                    self.pending.push_back(text.to_owned());
+                    self.pending.push(text.to_owned());
                 } else {
                     self.end(POLICY, "too many messages before authentication");
                 }
@@ -326,7 +334,7 @@ impl Viewer {
         self.state = State::Closing;
         self.pending.clear();
         if self.close.is_none() {
-            self.close = Some((code, reason.to_owned()));
+            self.close = Some(Box::new((code, reason.to_owned())));
         }
     }
 }

@@ -78,4 +78,6 @@ pub struct Slice {
     pub len: usize,
     /// How many messages the slice holds.
     pub messages: usize,
+    /// Whether nothing follows for now: asking again is of use only after the bell's next ring.
+    pub drained: bool,
 }

@@ -307,6 +307,7 @@ mod tests {
             parts: parts.iter().map(|part| Bytes::from(*part)).collect(),
             len: parts.iter().map(|part| part.len()).sum(),
             messages: parts.len(),
+            drained: false,
         };
         let parts = Framing::Xhr.slice(slice(&["\"x\",", "\"y\",\"z\","]));
         assert_eq!(parts.as_slice(), ["a[\"x\",\"y\",\"z\"]\n"]);

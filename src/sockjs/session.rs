@@ -29,12 +29,31 @@ pub const SLICE_BYTES_MAX: usize = 1 << 20;
 /// One session.
 #[derive(Debug)]
 pub struct Session {
-    timing: Timing,
+    timing: Timers,
     phase: Phase,
     attached: Option<Attached>,
     /// When the session ends for want of a receiver; `None` while there is one.
     vacant_until: Option<Timestamp>,
     receivers: u32,
+}
+
+/// A [`Timing`] in milliseconds: there are as many sessions as viewers.
+#[derive(Clone, Copy, Debug)]
+struct Timers {
+    heartbeat: u32,
+    disconnect: u32,
+    stall: u32,
+}
+
+impl From<Timing> for Timers {
+    fn from(timing: Timing) -> Self {
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        Self {
+            heartbeat: millis(timing.heartbeat),
+            disconnect: millis(timing.disconnect),
+            stall: millis(timing.stall),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -68,6 +87,14 @@ pub enum Receiver {
     },
 }
 
+/// A [`Receiver`] without its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Poll,
+    Stream,
+    Socket,
+}
+
 /// Tells one receiver of a session from an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReceiverId(u32);
@@ -75,7 +102,7 @@ pub struct ReceiverId(u32);
 #[derive(Debug)]
 struct Attached {
     id: ReceiverId,
-    kind: Receiver,
+    kind: Kind,
     /// Bytes left before a response ends.
     left: usize,
     heartbeat_at: Timestamp,
@@ -135,7 +162,7 @@ impl Session {
     #[must_use]
     pub fn new(timing: Timing, now: Timestamp) -> Self {
         Self {
-            timing,
+            timing: timing.into(),
             phase: Phase::Opening,
             attached: None,
             vacant_until: Some(now + timing.disconnect),
@@ -159,16 +186,17 @@ impl Session {
         }
         self.receivers = self.receivers.wrapping_add(1);
         let id = ReceiverId(self.receivers);
-        let left = match kind {
-            Receiver::Poll { limit } | Receiver::Stream { limit } => limit.max(1),
-            Receiver::Socket { .. } => usize::MAX,
+        let (kind, left) = match kind {
+            Receiver::Poll { limit } => (Kind::Poll, limit.max(1)),
+            Receiver::Stream { limit } => (Kind::Stream, limit.max(1)),
+            Receiver::Socket { .. } => (Kind::Socket, usize::MAX),
         };
         self.vacant_until = None;
         self.attached = Some(Attached {
             id,
             kind,
             left,
-            heartbeat_at: now + self.timing.heartbeat,
+            heartbeat_at: after(now, self.timing.heartbeat),
             handed_at: None,
             ending: false,
         });
@@ -204,16 +232,15 @@ impl Session {
         let Some(attached) = self.attached.as_mut().filter(|one| one.id == id) else {
             return Sent::Ends;
         };
-        if let Receiver::Stream { .. } = attached.kind {
+        if attached.kind == Kind::Stream {
             attached.left = attached.left.saturating_sub(bytes);
         }
-        let polled = matches!(attached.kind, Receiver::Poll { .. });
-        if polled || attached.ending || attached.left == 0 {
+        if attached.kind == Kind::Poll || attached.ending || attached.left == 0 {
             self.detach(now);
             return Sent::Ends;
         }
         attached.handed_at = Some(now);
-        attached.heartbeat_at = now + self.timing.heartbeat;
+        attached.heartbeat_at = after(now, self.timing.heartbeat);
         Sent::More
     }
 
@@ -237,7 +264,7 @@ impl Session {
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
         let handed_at = self.attached.as_ref().and_then(|one| one.handed_at);
-        let stalled_at = handed_at.map(|since| since + self.timing.stall);
+        let stalled_at = handed_at.map(|since| after(since, self.timing.stall));
         self.vacant_until.or(stalled_at)
     }
 
@@ -272,12 +299,6 @@ impl Session {
         self.attached.as_ref().is_some_and(|one| one.id == id)
     }
 
-    /// How long an attached receiver may stay silent.
-    #[must_use]
-    pub const fn heartbeat(&self) -> Duration {
-        self.timing.heartbeat
-    }
-
     fn open(&mut self) {
         if let Phase::Opening = self.phase {
             self.phase = Phase::Open;
@@ -287,8 +308,8 @@ impl Session {
     fn detach(&mut self, now: Timestamp) {
         let was = self.attached.take().map(|one| one.kind);
         match was {
-            Some(Receiver::Socket { .. }) => self.end(),
-            _ => self.vacant_until = Some(now + self.timing.disconnect),
+            Some(Kind::Socket) => self.end(),
+            _ => self.vacant_until = Some(after(now, self.timing.disconnect)),
         }
     }
 
@@ -297,6 +318,10 @@ impl Session {
         self.attached = None;
         self.vacant_until = None;
     }
+}
+
+const fn after(moment: Timestamp, millis: u32) -> Timestamp {
+    Timestamp(moment.0.saturating_add(millis as u64))
 }
 
 #[cfg(test)]

@@ -3,9 +3,15 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::task::yield_now;
+
 use crate::bell::Bell;
 use crate::results::{CampaignId, Log, Read, Record, Seq};
 use crate::sockjs::Form;
+
+/// So many readers are woken before they get their turn. Of 8 to 64 all were alike (CPU a delivery to 1,000 viewers);
+/// with 256 the gain was gone.
+const WOKEN_AT_ONCE: usize = 64;
 
 /// The shared log of one campaign: a store appends, viewers read through cursors of their own.
 #[derive(Debug)]
@@ -53,12 +59,37 @@ impl CampaignLog {
 
     /// Wakes everybody who reads.
     pub fn ring(&self) {
+        self.begin_waking();
+        self.wake_some(usize::MAX, usize::MAX);
+    }
+
+    /// Wakes everybody who reads, a few at a time. What a reader needs is then still in the processor's cache when its
+    /// turn comes, and more answers come in between, so that readers of a busy log get more at once.
+    pub async fn ring_in_turns(&self) {
+        self.begin_waking();
+        let mut left = self.wake_some(usize::MAX, WOKEN_AT_ONCE);
+        while left > 0 {
+            yield_now().await;
+            left = self.wake_some(left, WOKEN_AT_ONCE);
+        }
+    }
+
+    fn begin_waking(&self) {
         // Cleared first: what is appended from here on asks for another ring.
         self.ring_due.store(false, Ordering::SeqCst);
         lock(&self.log).settle();
-        for bell in lock(&self.bells).iter() {
+    }
+
+    /// Rings the last `count` of the first `left` bells; how many are left. From the end to the front, because the
+    /// place of one that leaves is taken by the last, which has been rung by then.
+    fn wake_some(&self, left: usize, count: usize) -> usize {
+        let bells = lock(&self.bells);
+        let left = left.min(bells.len());
+        let next = left.saturating_sub(count);
+        for bell in &bells[next..left] {
             bell.ring();
         }
+        next
     }
 
     /// For a store that has another ring the bells: true if nobody has undertaken to since the last

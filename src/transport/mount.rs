@@ -74,7 +74,7 @@ struct Inner {
     prefix: Arc<str>,
     registry: Arc<Registry>,
     sockets: Arc<Sockets<dyn Application>>,
-    /// Tells the sockets to end.
+    /// Cancelled when the mount stops.
     stop: CancellationToken,
     iframe: IframePage,
     proxies: TrustedProxies,
@@ -179,7 +179,7 @@ impl Mount {
     /// [`Settings::goodbye_spread`]. Returns when all HTTP sessions have been told; streams end with
     /// the close frame, and sockets, with their closing handshake, when their tasks do.
     pub async fn close_all(&self, code: u16, reason: &str) {
-        self.0.stop.cancel();
+        self.0.sockets.stop();
         self.0.registry.close_all(&Close::new(code, reason)).await;
     }
 }

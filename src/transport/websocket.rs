@@ -1,11 +1,12 @@
 //! WebSocket sessions, raw and SockJS-framed: accepts the handshake and owns the task that drives the socket.
 
+mod alarm;
 mod driver;
 mod outbound;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -87,17 +88,34 @@ impl Mode {
     }
 }
 
-/// What the WebSocket sessions of one application share.
+/// The WebSocket sessions of one application.
 #[derive(Debug)]
 pub struct Sockets<A: ?Sized> {
-    settings: Settings,
-    clock: Clock,
+    shared: Arc<Shared>,
     tasks: TaskTracker,
-    stop: CancellationToken,
-    raw: Meters,
-    framed: Meters,
     opened: AtomicU32,
     application: Arc<A>,
+}
+
+/// What they share.
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    clock: Clock,
+    stop: CancellationToken,
+    /// Set before `stop` is cancelled: sessions look at this at every turn, because it costs less.
+    stopping: AtomicBool,
+    raw: Meters,
+    framed: Meters,
+}
+
+impl Shared {
+    /// How long after the server's stop this session is told.
+    fn goodbye_delay(&self, number: u32) -> Duration {
+        // Consecutive numbers land far apart (multiplicative hashing by the golden ratio).
+        let place = f64::from(number.wrapping_mul(0x9e37_79b9)) / f64::from(u32::MAX);
+        self.settings.goodbye_spread.mul_f64(place)
+    }
 }
 
 #[derive(Debug)]
@@ -132,9 +150,8 @@ pub struct Origin {
 }
 
 impl<A: Application + ?Sized> Sockets<A> {
-    /// Sessions of `application`. Their tasks belong to `tasks`, which the owner waits for after it
-    /// has cancelled `stop`; from then on every session says goodbye and ends. The recorder of
-    /// metrics, if there is one, must be installed before.
+    /// Sessions of `application`. Their tasks belong to `tasks`, which the owner waits for after
+    /// [`Sockets::stop`]. The recorder of metrics, if there is one, must be installed before.
     pub fn new(
         application: Arc<A>,
         settings: Settings,
@@ -142,22 +159,32 @@ impl<A: Application + ?Sized> Sockets<A> {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            application,
+        let shared = Shared {
             settings,
             clock,
-            tasks,
             stop,
+            stopping: AtomicBool::new(false),
             raw: Meters::of(Mode::Raw),
             framed: Meters::of(Mode::Framed),
+        };
+        Arc::new(Self {
+            shared: Arc::new(shared),
+            tasks,
             opened: AtomicU32::new(0),
+            application,
         })
+    }
+
+    /// Cancels the token that [`Sockets::new`] was given; every session says goodbye and ends.
+    pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.stop.cancel();
     }
 
     /// What is agreed to in a handshake.
     #[must_use]
-    pub const fn settings(&self) -> &Settings {
-        &self.settings
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
     }
 
     /// Accepts a judged handshake: gives the 101 to answer with, and starts the session once that is
@@ -179,7 +206,7 @@ impl<A: Application + ?Sized> Sockets<A> {
         let Origin {
             address,
             prefix,
-            place: _place,
+            place,
         } = origin;
         let deflate = handshake.deflate();
         let upgraded = match handshake.upgraded().await {
@@ -196,44 +223,34 @@ impl<A: Application + ?Sized> Sockets<A> {
             prefix,
             bell: bell.clone(),
         };
-        let conversation = self.application.open(opened, self.clock.now());
-        let terms = Terms {
-            settings: &self.settings,
-            clock: &self.clock,
-            meters: match mode {
-                Mode::Raw => &self.raw,
-                Mode::Framed => &self.framed,
-            },
+        let conversation = self.application.open(opened, self.shared.clock.now());
+        let opening = Opening {
             mode,
-            form: mode.form(deflate),
             deflate,
             number: self.opened.fetch_add(1, Ordering::Relaxed),
+            _place: place,
         };
         let Upgraded { socket, read } = upgraded;
-        // In a box, because a future keeps room for every place that a value passes through.
-        if let Some(mut driver) = Driver::new(terms, socket, conversation).map(Box::new) {
-            driver.run(read, &bell, &self.stop).await;
+        let (shared, socket) = (Arc::clone(&self.shared), (socket, &read[..]));
+        // A task of its own, because this one keeps room for the handshake.
+        if let Some(driver) = Driver::new(shared, opening, socket, (conversation, bell)) {
+            self.tasks.spawn(driver);
         }
     }
 }
 
-/// What was agreed with one client, and what its session shares with the others.
-#[derive(Clone, Copy, Debug)]
-struct Terms<'a> {
-    settings: &'a Settings,
-    clock: &'a Clock,
-    meters: &'a Meters,
+/// How one session has begun.
+struct Opening {
     mode: Mode,
-    form: Form,
     deflate: bool,
+    /// Counts the sessions.
     number: u32,
+    /// Given back with the session.
+    _place: Option<Arc<Permit<IpAddr>>>,
 }
 
-impl Terms<'_> {
-    /// How long after the server's stop this session is told.
-    fn goodbye_delay(&self) -> Duration {
-        // Consecutive numbers land far apart (multiplicative hashing by the golden ratio).
-        let place = f64::from(self.number.wrapping_mul(0x9e37_79b9)) / f64::from(u32::MAX);
-        self.settings.goodbye_spread.mul_f64(place)
+impl Opening {
+    const fn form(&self) -> Form {
+        self.mode.form(self.deflate)
     }
 }

@@ -26,21 +26,20 @@ pub(super) struct Viewing {
     viewer: Viewer,
     actor: Option<Arc<Actor>>,
     watch: Option<Arc<Watch>>,
-    /// Tasks put here what they found and ring the bell. One command is under way at a time.
-    mailbox: Arc<Mutex<Option<Found>>>,
+    /// Where the command that is under way puts what it finds, before it rings the bell.
+    mailbox: Option<Arc<Mutex<Option<Found>>>>,
     warned: bool,
 }
 
 impl Viewing {
     pub(super) fn new(shared: Arc<Shared>, bell: Bell, now: Timestamp) -> Self {
-        let (viewer, mailbox) = (Viewer::new(now), Arc::default());
         Self {
             shared,
             bell,
-            viewer,
+            viewer: Viewer::new(now),
             actor: None,
             watch: None,
-            mailbox,
+            mailbox: None,
             warned: false,
         }
     }
@@ -69,8 +68,9 @@ impl Viewing {
         }
     }
 
-    fn spawn(&self, task: impl Future<Output = Found> + Send + 'static) {
-        let (mailbox, bell) = (Arc::clone(&self.mailbox), self.bell.clone());
+    fn spawn(&mut self, task: impl Future<Output = Found> + Send + 'static) {
+        let mailbox = Arc::clone(self.mailbox.insert(Arc::default()));
+        let bell = self.bell.clone();
         self.shared.tasks.spawn(async move {
             let found = task.await;
             *mailbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
@@ -85,19 +85,22 @@ impl Viewing {
     }
 
     fn read_mailbox(&mut self) {
-        let found = self
-            .mailbox
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let Some(mailbox) = &self.mailbox else {
+            return;
+        };
+        let mut letter = mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(found) = letter.take() else {
+            return;
+        };
+        drop(letter);
+        self.mailbox = None;
         match found {
-            None => {}
-            Some(Found::Authenticated(actor)) => {
+            Found::Authenticated(actor) => {
                 let command = self.authenticated(actor);
                 self.perform(command);
             }
-            Some(Found::Selected(Err(text))) => self.viewer.handle_selected(Err(&text)),
-            Some(Found::Selected(Ok(selected))) => {
+            Found::Selected(Err(text)) => self.viewer.handle_selected(Err(&text)),
+            Found::Selected(Ok(selected)) => {
                 let last = selected.watch().log.last();
                 self.viewer
                     .handle_selected(Ok((selected.watch().tick(), last)));
@@ -110,7 +113,9 @@ impl Viewing {
         let Some(watch) = &self.watch else {
             return;
         };
-        self.viewer.handle_tick(watch.tick(), watch.log.last());
+        if self.viewer.tick_number() != watch.tick_number() {
+            self.viewer.handle_tick(watch.tick(), watch.log.last());
+        }
         let troubled = watch.troubled.load(std::sync::atomic::Ordering::Relaxed);
         if troubled && !self.warned {
             self.viewer.handle_warning(TROUBLE);
@@ -136,8 +141,12 @@ impl Viewing {
             return Next::Wait;
         };
         match watch.log.read(cursor, form, budget) {
-            Read::Slice(slice, last) => {
+            Read::Slice(mut slice, last) => {
                 self.viewer.handle_sent(last);
+                if slice.drained {
+                    self.viewer.handle_end();
+                    slice.drained = !self.viewer.has_messages();
+                }
                 Next::Slice(slice)
             }
             Read::End => {

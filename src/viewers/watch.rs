@@ -22,6 +22,8 @@ pub(super) struct Watch {
     /// The log's epoch when the first viewer came.
     epoch: u64,
     tick: Mutex<Tick>,
+    /// Its number, for viewers to see whether it is new to them.
+    tick_number: AtomicU64,
     pub(super) viewers: AtomicUsize,
     /// Held while the claim is made or given back, so that the two never cross.
     pub(super) claiming: tokio::sync::Mutex<()>,
@@ -45,6 +47,7 @@ impl Watch {
             epoch,
             targets: Arc::clone(&campaign.question.targets),
             tick: Mutex::default(),
+            tick_number: AtomicU64::new(0),
             viewers: AtomicUsize::new(0),
             claiming: tokio::sync::Mutex::default(),
             recalling: AtomicBool::new(false),
@@ -72,6 +75,10 @@ impl Watch {
         *self.tick.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn tick_number(&self) -> u64 {
+        self.tick_number.load(Ordering::Acquire)
+    }
+
     /// Counts the hosts anew and wakes the viewers; each tells its client what has changed.
     pub(super) fn look(&self, catalog: &Catalog, ended: bool, now: Timestamp) {
         let counts = catalog.presence().count(&self.targets, now);
@@ -88,6 +95,7 @@ impl Watch {
             totals,
             ended: ended || tick.ended,
         };
+        self.tick_number.store(tick.number, Ordering::Release);
         drop(tick);
         self.log.ring();
     }

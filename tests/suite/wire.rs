@@ -83,6 +83,7 @@ impl Conversation for Talk {
                 len: frames.len(),
                 parts: smallvec![frames.clone()],
                 messages: 64,
+                drained: false,
             });
         }
         if !self.waiting.is_empty() {

@@ -25,7 +25,7 @@ impl Ringer {
         let (waiting, mut due) = mpsc::channel::<Arc<CampaignLog>>(WAITING_MAX);
         owner.spawn(stop.run_until_cancelled_owned(async move {
             while let Some(log) = due.recv().await {
-                log.ring();
+                log.ring_in_turns().await;
             }
         }));
         Self { waiting }

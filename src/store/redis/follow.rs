@@ -201,7 +201,7 @@ impl Core {
                     Step::Fork
                 }
             };
-            log.ring();
+            log.ring_in_turns().await;
             match step {
                 Step::Taken if more => *count = (READ_BYTES / size).clamp(1, READ_MAX),
                 Step::Taken => {

@@ -1,29 +1,34 @@
 //! The task of one WebSocket: inbound bytes, the application's bell and the timers, in one poll.
 //!
-//! What it remembers between two polls is small, because most sessions are idle: no read buffer (bytes
-//! are read onto the stack), no queue (slices of the shared log), one timer.
+//! Most sessions are idle, and a result goes to all of them in turn, so what a delivery touches is kept small and
+//! together: no read buffer (bytes are read onto the stack), no queue (slices of the shared log are written from the
+//! stack, and kept only if the socket is full), and everything that seldom matters behind one pointer.
 
-use std::future::poll_fn;
-use std::mem::MaybeUninit;
-use std::pin::{Pin, pin};
+mod inbound;
+mod time;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use smallvec::smallvec;
+use tokio::io::AsyncWrite;
+use tokio::time::Instant;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::alarm::Alarm;
 use super::outbound::{Outbound, frame_messages};
-use super::{Mode, Terms};
+use super::{Meters, Mode, Opening, Shared};
 use crate::bell::Bell;
 use crate::clock::Timestamp;
 use crate::net::Socket;
-use crate::sockjs::codec::{Decoder, Event, is_legal_close};
+use crate::sockjs::codec::{Decoder, is_legal_close};
 use crate::sockjs::frame::{Frame, Framing};
-use crate::sockjs::inbound::decode_socket;
 use crate::sockjs::session::{Receiver, ReceiverId, Step};
-use crate::sockjs::{Close, Session};
+use crate::sockjs::{Close, Form, Session, Slice};
 use crate::telemetry::metrics::names;
 use crate::transport::application::{Conversation, Next};
 
@@ -34,9 +39,6 @@ const REASON_BYTES_MAX: usize = 123;
 /// vanishes, little enough that a pong does not wait long behind it.
 const BUDGET: usize = 256 * 1024;
 
-/// How much is read at a time, on the stack, in bytes.
-const READ: usize = 8 * 1024;
-
 /// Turns of the loop before other tasks get theirs.
 const TURNS: usize = 32;
 
@@ -44,15 +46,17 @@ const TURNS: usize = 32;
 /// unread input makes the kernel send a reset, which may destroy the close frame.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// One WebSocket session.
-pub(super) struct Driver<'a> {
-    terms: Terms<'a>,
+/// One WebSocket session. It must be the whole of a task: it registers the task's waker with what seldom happens once,
+/// and not at every turn.
+pub(super) struct Driver {
+    shared: Arc<Shared>,
     socket: Socket,
     conversation: Box<dyn Conversation>,
+    bell: Bell,
     session: Session,
     receiver: ReceiverId,
-    decoder: Decoder,
-    outbound: Outbound,
+    mode: Mode,
+    form: Form,
     phase: Phase,
     /// Whether the application knows that it is over.
     told: bool,
@@ -60,16 +64,39 @@ pub(super) struct Driver<'a> {
     peer_closed: bool,
     /// Whether the server stops.
     stopping: bool,
+    /// A message was taken in while the socket was stuck. No further one is read until it takes more, so that a client
+    /// who asks and never reads fills its own buffers and not the server's.
+    fed_while_stuck: bool,
+    /// Whether the task will be woken by the bell, and when the server stops.
+    listens: bool,
     /// Since when the socket has taken nothing of what waits.
     stuck_since: Option<Instant>,
-    /// A message was taken in since then. No further one is read until the socket takes more, so that
-    /// a client who asks and never reads fills its own buffers and not the server's.
-    fed_while_stuck: bool,
+    /// What the socket has not taken yet.
+    outbound: Option<Box<Outbound>>,
     /// Heartbeat, or the application's deadline, on its clock and on the timer's.
     idle_until: Option<(Timestamp, Instant)>,
     goodbye_at: Option<Instant>,
+    alarm: Alarm,
+    seldom: Box<Seldom>,
+}
+
+/// What a delivery does not touch.
+struct Seldom {
+    decoder: Decoder,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    opening: Opening,
     /// For the metric.
     reason: &'static str,
+}
+
+/// What asking the application has come to.
+enum Asked {
+    /// There is nothing to write.
+    Nothing,
+    /// This is to be written.
+    Slice(Slice),
+    /// A frame was queued, or the session closes: go on.
+    More,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,90 +109,104 @@ enum Phase {
     Over,
 }
 
-impl<'a> Driver<'a> {
-    /// A session whose 101 has been written. `None` cannot happen: a new session has no receiver yet.
+impl Driver {
+    /// A session whose 101 has been written; `read` is what the client sent right behind its handshake. `None` cannot
+    /// happen: a new session has no receiver yet.
     pub(super) fn new(
-        terms: Terms<'a>,
-        socket: Socket,
-        conversation: Box<dyn Conversation>,
+        shared: Arc<Shared>,
+        opening: Opening,
+        (socket, read): (Socket, &[u8]),
+        (conversation, bell): (Box<dyn Conversation>, Bell),
     ) -> Option<Self> {
-        let now = terms.clock.now();
-        let mut session = Session::new(terms.settings.timing, now);
-        let framed = terms.mode == Mode::Framed;
+        let now = shared.clock.now();
+        let timing = shared.settings.timing;
+        let mut session = Session::new(timing, now);
+        let framed = opening.mode == Mode::Framed;
         let receiver = session.attach(Receiver::Socket { framed }, now).ok()?;
-        terms.meters.opened.increment(1);
-        terms.meters.alive.increment(1);
-        Some(Self {
-            decoder: Decoder::new(terms.settings.max_message, terms.deflate),
-            terms,
+        let seldom = Seldom {
+            decoder: Decoder::new(shared.settings.max_message, opening.deflate),
+            stopped: Box::pin(shared.stop.clone().cancelled_owned()),
+            reason: "lost",
+            opening,
+        };
+        let mut driver = Self {
+            mode: seldom.opening.mode,
+            form: seldom.opening.form(),
+            seldom: Box::new(seldom),
+            shared,
             socket,
             conversation,
+            bell,
             session,
             receiver,
-            outbound: Outbound::default(),
             phase: Phase::Live,
             told: false,
             peer_closed: false,
             stopping: false,
-            stuck_since: None,
             fed_while_stuck: false,
+            listens: false,
+            stuck_since: None,
+            outbound: None,
             idle_until: None,
             goodbye_at: None,
-            reason: "lost",
-        })
+            alarm: Alarm::new(Instant::now() + timing.heartbeat),
+        };
+        let meters = driver.meters();
+        meters.opened.increment(1);
+        meters.alive.increment(1);
+        driver.receive(read);
+        Some(driver)
     }
 
-    /// Drives the session to its end. `read` is what the client sent right behind its handshake.
-    pub(super) async fn run(&mut self, read: Bytes, bell: &Bell, stop: &CancellationToken) {
-        self.receive(&read);
-        // It is a piece of hyper's read buffer, which would live as long as the session.
-        drop(read);
-        let mut armed = Instant::now() + self.terms.settings.timing.heartbeat;
-        let mut timer = pin!(sleep_until(armed));
-        let mut stopped = pin!(stop.cancelled());
-        poll_fn(|cx| {
-            // Rung or not, the turns look for more; this is to be woken by the next ring.
-            let _ = bell.poll_rung(cx);
-            if self.goodbye_at.is_none() && stopped.as_mut().poll(cx).is_ready() {
-                self.goodbye_at = Some(Instant::now() + self.terms.goodbye_delay());
-            }
-            let mut due = timer.as_mut().poll(cx).is_ready();
-            loop {
-                if due {
-                    self.handle_time(Instant::now());
-                }
-                if self.turns(cx).is_ready() {
-                    return Poll::Ready(());
-                }
-                let Some(next) = self.next_wake() else {
-                    return Poll::Pending;
-                };
-                // A timer that fires too early costs one look; moving it costs every time.
-                if !due && armed <= next {
-                    return Poll::Pending;
-                }
-                armed = next;
-                timer.as_mut().reset(next);
-                due = timer.as_mut().poll(cx).is_ready();
-                if !due {
-                    return Poll::Pending;
-                }
-            }
-        })
-        .await;
+    fn meters(&self) -> &Meters {
+        match self.mode {
+            Mode::Raw => &self.shared.raw,
+            Mode::Framed => &self.shared.framed,
+        }
+    }
+
+    fn outbound(&mut self) -> &mut Outbound {
+        self.outbound.get_or_insert_default()
+    }
+
+    /// Whether nothing waits to be written.
+    fn is_written(&self) -> bool {
+        self.outbound
+            .as_ref()
+            .is_none_or(|waiting| waiting.is_empty())
+    }
+
+    fn heed_stop(&mut self, cx: &mut Context<'_>) {
+        let first = !std::mem::replace(&mut self.listens, true);
+        if self.goodbye_at.is_some() || !(first || self.shared.stopping.load(Ordering::Acquire)) {
+            return;
+        }
+        if self.seldom.stopped.as_mut().poll(cx).is_ready() {
+            let delay = self.shared.goodbye_delay(self.seldom.opening.number);
+            self.goodbye_at = Some(Instant::now() + delay);
+        }
     }
 
     fn turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut drained = false;
         for _ in 0..TURNS {
             let flushed = self.write(cx);
             let mut busy = self.read(cx);
             if flushed {
                 busy |= match self.phase {
-                    Phase::Live => self.ask(),
+                    Phase::Live if drained && !busy => false,
+                    Phase::Live => match self.ask() {
+                        Asked::Nothing => false,
+                        Asked::More => true,
+                        Asked::Slice(slice) => {
+                            drained = slice.drained;
+                            let written = self.hand_out(Outbound::from(slice), cx);
+                            // What is left is the next turn's, and after the last there is none.
+                            !(written && drained)
+                        }
+                    },
                     // What was read may have queued the answer to it.
-                    Phase::Closing(_) if self.peer_closed && self.outbound.is_empty() => {
-                        self.shut(cx)
-                    }
+                    Phase::Closing(_) if self.peer_closed && self.is_written() => self.shut(cx),
                     Phase::Closing(_) | Phase::Lingering(_) | Phase::Over => false,
                 };
             }
@@ -185,111 +226,47 @@ impl<'a> Driver<'a> {
         if matches!(self.phase, Phase::Lingering(_) | Phase::Over) {
             return false;
         }
+        match self.outbound.take() {
+            Some(waiting) => self.hand_out(waiting, cx),
+            None => true,
+        }
+    }
+
+    /// Writes what the socket takes and keeps the rest. Whether that was everything.
+    fn hand_out<O>(&mut self, mut waiting: O, cx: &mut Context<'_>) -> bool
+    where
+        O: AsMut<Outbound> + Into<Box<Outbound>>,
+    {
         let mut taken = 0;
-        let outcome = self.outbound.poll_write(&mut self.socket, cx, &mut taken);
+        let outcome = waiting
+            .as_mut()
+            .poll_write(&mut self.socket, cx, &mut taken);
         if taken > 0 {
-            self.terms.meters.bytes.increment(taken as u64);
+            self.meters().bytes.increment(taken as u64);
             self.stuck_since = None;
             self.fed_while_stuck = false;
         }
         match outcome {
             Poll::Ready(Ok(())) => return true,
             Poll::Ready(Err(_)) => self.phase = Phase::Over,
-            Poll::Pending if self.stuck_since.is_none() => {
-                self.stuck_since = Some(Instant::now());
-                self.idle_until = None;
+            Poll::Pending => {
+                self.outbound = Some(waiting.into());
+                if self.stuck_since.is_none() {
+                    self.stuck_since = Some(Instant::now());
+                    self.idle_until = None;
+                }
             }
-            Poll::Pending => {}
         }
         false
     }
 
-    /// Whether something was read.
-    fn read(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.fed_while_stuck || self.phase == Phase::Over {
-            return false;
-        }
-        let mut space = [const { MaybeUninit::uninit() }; READ];
-        let mut buffer = ReadBuf::uninit(&mut space);
-        match Pin::new(&mut self.socket).poll_read(cx, &mut buffer) {
-            Poll::Pending => false,
-            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                self.receive(buffer.filled());
-                true
-            }
-            Poll::Ready(_) => {
-                self.phase = Phase::Over;
-                false
-            }
-        }
-    }
-
-    fn receive(&mut self, mut input: &[u8]) {
-        while let Some(event) = self.decoder.read(&mut input) {
-            match event {
-                Event::Ping(payload) if self.phase == Phase::Live => self.outbound.pong(&payload),
-                Event::Ping(_) | Event::Pong => {}
-                Event::Text(text) => self.handle_text(&text),
-                Event::Binary(bytes) => self.handle_binary(&bytes),
-                Event::Close(close) => {
-                    self.peer_closed = true;
-                    // The answer carries the same code; an empty frame is answered by an empty one.
-                    self.conclude(close.map(|close| (close.code, "")), "client");
-                }
-                Event::Violation(violation) => {
-                    self.peer_closed = true;
-                    self.answer_what_came_before();
-                    let text = violation.to_string();
-                    self.conclude(Some((violation.code(), &text)), "violation");
-                }
-            }
-        }
-    }
-
-    /// A message may have come in the same bytes as the violation behind it; what the application has
-    /// to say to it goes out before the close.
-    fn answer_what_came_before(&mut self) {
-        if self.phase == Phase::Live && self.outbound.is_empty() && self.ask() {
-            self.outbound.keep();
-        }
-    }
-
-    fn handle_text(&mut self, text: &str) {
-        if self.phase != Phase::Live || !self.session.takes_messages() {
-            return;
-        }
-        self.fed_while_stuck = self.stuck_since.is_some();
-        let now = self.terms.clock.now();
-        match self.terms.mode {
-            Mode::Raw => self.conversation.message(text, now),
-            Mode::Framed => match decode_socket(text.as_bytes()) {
-                Ok(messages) => messages
-                    .iter()
-                    .for_each(|message| self.conversation.message(message, now)),
-                Err(_) => self.conclude(Some((3000, "Broken framing.")), "violation"),
-            },
-        }
-    }
-
-    fn handle_binary(&mut self, bytes: &[u8]) {
-        if self.phase != Phase::Live || !self.session.takes_messages() {
-            return;
-        }
-        self.fed_while_stuck = self.stuck_since.is_some();
-        let now = self.terms.clock.now();
-        let raw = self.terms.mode == Mode::Raw;
-        if !(raw && self.conversation.binary(bytes, now)) {
-            self.conclude(Some((1003, "only text is understood")), "violation");
-        }
-    }
-
-    /// Looks for something to write, now that everything is written. Whether there is more to do.
-    fn ask(&mut self) -> bool {
-        let now = self.terms.clock.now();
+    /// Looks for something to write, now that everything is written.
+    fn ask(&mut self) -> Asked {
+        let now = self.shared.clock.now();
         let budget = match self.session.poll(self.receiver, now) {
             Step::Write(frame) => {
                 self.queue_frame(&frame, now);
-                return true;
+                return Asked::More;
             }
             Step::Ask { budget, until } => {
                 self.idle_for(until, now);
@@ -297,36 +274,35 @@ impl<'a> Driver<'a> {
             }
             Step::End => {
                 self.conclude(None, "application");
-                return true;
+                return Asked::More;
             }
         };
-        let (len, messages) = match self.conversation.next(self.terms.form, budget, now) {
-            Next::Slice(slice) => {
-                debug_assert!(slice.len > 0, "a slice holds at least one message");
-                let size = (slice.len, slice.messages);
-                self.outbound.load(slice);
-                size
-            }
+        let slice = match self.conversation.next(self.form, budget, now) {
+            Next::Slice(slice) => slice,
             Next::Messages(messages) => {
-                let frames = frame_messages(&messages, self.terms.form);
-                let size = (frames.len(), messages.len());
-                self.outbound.push(frames);
-                size
+                let frames = frame_messages(&messages, self.form);
+                Slice {
+                    len: frames.len(),
+                    messages: messages.len(),
+                    parts: smallvec![frames],
+                    drained: false,
+                }
             }
             Next::Wait => {
                 if let Some(deadline) = self.conversation.deadline() {
                     self.idle_for(deadline, now);
                 }
-                return false;
+                return Asked::Nothing;
             }
             Next::Close { code, reason } => {
                 self.session.close(Close::new(code, reason));
-                return true;
+                return Asked::More;
             }
         };
-        self.terms.meters.messages.increment(messages as u64);
-        self.session.sent(self.receiver, len, now);
-        true
+        debug_assert!(slice.len > 0, "a slice holds at least one message");
+        self.meters().messages.increment(slice.messages as u64);
+        self.session.sent(self.receiver, slice.len, now);
+        Asked::Slice(slice)
     }
 
     /// Wakes at `until` at the latest. A wake-up that is known already and comes earlier stays: a look
@@ -344,7 +320,7 @@ impl<'a> Driver<'a> {
     }
 
     fn queue_frame(&mut self, frame: &Frame, now: Timestamp) {
-        let framed = self.terms.mode == Mode::Framed;
+        let framed = self.mode == Mode::Framed;
         let bytes = match frame {
             Frame::Heartbeat if !framed => Bytes::from_static(b"\x89\x00"),
             Frame::Close(_) | Frame::Open if !framed => Bytes::new(),
@@ -352,7 +328,7 @@ impl<'a> Driver<'a> {
         };
         self.session.sent(self.receiver, bytes.len(), now);
         if !bytes.is_empty() {
-            self.outbound.push(bytes);
+            self.outbound().push(bytes);
         }
         if let Frame::Close(close) = frame {
             let code = match (framed, self.stopping) {
@@ -375,16 +351,18 @@ impl<'a> Driver<'a> {
     /// Ends the session from outside the application: what has not begun to be written is dropped.
     fn conclude(&mut self, close: Option<(u16, &str)>, reason: &'static str) {
         if self.phase == Phase::Live {
-            self.outbound.cut();
+            if let Some(waiting) = &mut self.outbound {
+                waiting.cut();
+            }
             self.finish(close, reason);
         }
     }
 
     fn finish(&mut self, close: Option<(u16, &str)>, reason: &'static str) {
-        self.outbound.close(close);
+        self.outbound().close(close);
         self.session.lost(self.receiver);
-        self.phase = Phase::Closing(Instant::now() + self.terms.settings.close_wait);
-        self.reason = reason;
+        self.phase = Phase::Closing(Instant::now() + self.shared.settings.close_wait);
+        self.seldom.reason = reason;
         self.tell();
     }
 
@@ -398,81 +376,54 @@ impl<'a> Driver<'a> {
         true
     }
 
-    fn handle_time(&mut self, now: Instant) {
-        let reached = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        self.idle_until = self.idle_until.filter(|(_, at)| *at > now);
-        match self.phase {
-            Phase::Live if reached(self.stalled_at()) => {
-                self.reason = "stalled";
-                self.abort();
-            }
-            Phase::Live if !self.stopping && reached(self.goodbye_at) => self.say_goodbye(),
-            // Whoever could not even take what was being written is not waited for.
-            Phase::Live if self.stopping && reached(self.goodbye_limit()) => self.abort(),
-            Phase::Closing(until) if until <= now && !self.outbound.is_empty() => self.abort(),
-            // The client does not answer; `turns` goes on as if it had.
-            Phase::Closing(until) if until <= now && !self.peer_closed => {
-                self.peer_closed = true;
-                self.phase = Phase::Closing(now + LINGER);
-            }
-            Phase::Closing(until) | Phase::Lingering(until) if until <= now => {
-                self.phase = Phase::Over;
-            }
-            Phase::Live | Phase::Closing(_) | Phase::Lingering(_) | Phase::Over => {}
-        }
-    }
-
-    fn say_goodbye(&mut self) {
-        self.stopping = true;
-        self.outbound.cut();
-        self.session.close(match self.terms.mode {
-            Mode::Raw => Close::new(1001, "Server going away"),
-            Mode::Framed => Close::go_away(),
-        });
-    }
-
-    /// Gives the socket up together with what the kernel still holds for it.
-    fn abort(&mut self) {
-        self.socket.reset_on_drop();
-        self.phase = Phase::Over;
-    }
-
-    fn stalled_at(&self) -> Option<Instant> {
-        Some(self.stuck_since? + self.terms.settings.timing.stall)
-    }
-
-    fn goodbye_limit(&self) -> Option<Instant> {
-        Some(self.goodbye_at? + self.terms.settings.close_wait)
-    }
-
-    fn next_wake(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Live => {
-                let stop = if self.stopping {
-                    self.goodbye_limit()
-                } else {
-                    self.goodbye_at
-                };
-                let idle = self.idle_until.map(|(_, at)| at);
-                [idle, self.stalled_at(), stop].into_iter().flatten().min()
-            }
-            Phase::Closing(until) | Phase::Lingering(until) => Some(until),
-            Phase::Over => None,
-        }
-    }
-
     fn tell(&mut self) {
         if !std::mem::replace(&mut self.told, true) {
-            self.conversation.closed(self.terms.clock.now());
+            self.conversation.closed(self.shared.clock.now());
         }
     }
 }
 
-impl Drop for Driver<'_> {
+impl Future for Driver {
+    type Output = ();
+
+    /// Drives the session to its end.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if !this.listens {
+            this.bell.listen(cx);
+        }
+        // Rung or not, the turns look for more; this is to hear the next ring.
+        let _ = this.bell.take();
+        this.heed_stop(cx);
+        let mut due = this.alarm.poll_rung(cx);
+        loop {
+            if due {
+                this.handle_time(Instant::now());
+            }
+            if this.turns(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let Some(next) = this.next_wake() else {
+                return Poll::Pending;
+            };
+            // An alarm that rings too early costs one look; moving it costs every time.
+            if !due && this.alarm.at() <= next {
+                return Poll::Pending;
+            }
+            this.alarm.set(next);
+            due = this.alarm.poll_rung(cx);
+            if !due {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
     fn drop(&mut self) {
         self.tell();
-        self.terms.meters.alive.decrement(1);
-        let (transport, reason) = (self.terms.mode.label(), self.reason);
+        self.meters().alive.decrement(1);
+        let (transport, reason) = (self.mode.label(), self.seldom.reason);
         metrics::counter!(names::SESSIONS_CLOSED, "transport" => transport, "reason" => reason)
             .increment(1);
     }

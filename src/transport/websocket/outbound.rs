@@ -36,16 +36,24 @@ pub(super) struct Outbound {
     last_at: usize,
 }
 
+impl From<Slice> for Outbound {
+    fn from(slice: Slice) -> Self {
+        Self {
+            parts: slice.parts,
+            ..Self::default()
+        }
+    }
+}
+
+impl AsMut<Outbound> for Outbound {
+    fn as_mut(&mut self) -> &mut Outbound {
+        self
+    }
+}
+
 impl Outbound {
     pub(super) fn is_empty(&self) -> bool {
         self.index == self.parts.len() && self.urgent.is_empty() && self.last.is_empty()
-    }
-
-    /// Queues a slice of frames as it is. Only when everything before is written.
-    pub(super) fn load(&mut self, slice: Slice) {
-        debug_assert!(self.index == self.parts.len() && self.offset == 0);
-        self.parts = slice.parts;
-        self.index = 0;
     }
 
     /// Queues one frame or several.
@@ -214,6 +222,7 @@ mod tests {
                 .collect(),
             len: parts.iter().map(|part| part.len()).sum(),
             messages: parts.len(),
+            drained: false,
         }
     }
 
@@ -237,8 +246,7 @@ mod tests {
     #[test]
     fn every_byte_is_written_once_however_the_socket_cuts() {
         for step in 1..12 {
-            let mut outbound = Outbound::default();
-            outbound.load(slice(&["abc", "", "defgh", "i"]));
+            let mut outbound = Outbound::from(slice(&["abc", "", "defgh", "i"]));
             outbound.close(None);
             assert_eq!(drain(&mut outbound, step), "abcdefghi\u{fffd}\0", "{step}");
         }
@@ -246,12 +254,11 @@ mod tests {
 
     #[test]
     fn a_pong_passes_parts_but_never_splits_one() {
-        let mut outbound = Outbound::default();
-        outbound.load(slice(&["abc", "def"]));
+        let mut outbound = Outbound::from(slice(&["abc", "def"]));
         outbound.advance(1);
         outbound.pong(b"!");
         assert_eq!(drain(&mut outbound, 2), "bc\u{fffd}\u{1}!def");
-        outbound.load(slice(&["abc"]));
+        outbound = Outbound::from(slice(&["abc"]));
         outbound.pong(b"?");
         outbound.advance(1);
         outbound.pong(b"!");
@@ -270,12 +277,11 @@ mod tests {
 
     #[test]
     fn a_cut_keeps_the_part_that_has_begun() {
-        let mut outbound = Outbound::default();
-        outbound.load(slice(&["abc", "def"]));
+        let mut outbound = Outbound::from(slice(&["abc", "def"]));
         outbound.advance(1);
         outbound.cut();
         assert_eq!(drain(&mut outbound, 9), "bc");
-        outbound.load(slice(&["abc", "def"]));
+        outbound = Outbound::from(slice(&["abc", "def"]));
         outbound.cut();
         assert!(outbound.is_empty());
     }

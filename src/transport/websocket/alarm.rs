@@ -1,0 +1,45 @@
+//! One timer of a task, looked at only when its time has come.
+
+use std::pin::Pin;
+use std::task::Context;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A timer. It must always be polled by the same task, with whose waker it is registered once.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    at: Instant,
+    registered: bool,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Alarm {
+    pub(super) fn new(at: Instant) -> Self {
+        Self {
+            at,
+            registered: false,
+            sleep: Box::pin(sleep_until(at)),
+        }
+    }
+
+    /// When it rings.
+    pub(super) const fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// Whether it has rung; if not, the task is woken when it does.
+    pub(super) fn poll_rung(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.registered && Instant::now() < self.at {
+            return false;
+        }
+        self.registered = true;
+        self.sleep.as_mut().poll(cx).is_ready()
+    }
+
+    /// Moves it; poll it afterwards.
+    pub(super) fn set(&mut self, at: Instant) {
+        self.at = at;
+        self.registered = false;
+        self.sleep.as_mut().reset(at);
+    }
+}
