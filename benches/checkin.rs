@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use answerback::agents::{self, Agents, LogSink, log::SinkSettings};
+use answerback::agents::{self, Agents, Front, LogSink, log::SinkSettings};
 use answerback::catalog::entity::{Entity, Host, HostDetails};
 use answerback::catalog::{Catalog, Edit, State, builtin};
 use answerback::clock::{Clock, Timestamp};
@@ -21,8 +21,7 @@ use roaring::RoaringBitmap;
 use tokio::runtime::Runtime;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
+use warp::{Filter, Reply};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 const HOST: u32 = 7;
@@ -33,7 +32,7 @@ const LARGE: u32 = 2_000;
 struct Bench {
     runtime: Runtime,
     store: Arc<EmbeddedStore>,
-    filter: BoxedFilter<(Response,)>,
+    agents: Arc<Agents>,
     /// Removed when the bench is over.
     _directory: tempfile::TempDir,
 }
@@ -50,7 +49,7 @@ impl Bench {
             fsync: Fsync::Never,
             encode: payload::encode,
         };
-        let (store, filter) = runtime.block_on(async {
+        let (store, agents) = runtime.block_on(async {
             let store = EmbeddedStore::open(settings, NOW).await.unwrap();
             let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
             let catalog = Arc::new(Catalog::load(Arc::clone(&shared)).await.unwrap());
@@ -62,12 +61,12 @@ impl Bench {
             let clock = Clock::manual(NOW);
             let settings = agents::Settings::default();
             let agents = Agents::new(catalog, shared, clock, settings, sink);
-            (store, agents::routes(Arc::new(agents)))
+            (store, Arc::new(agents))
         });
         Self {
             runtime,
             store,
-            filter,
+            agents,
             _directory: directory,
         }
     }
@@ -91,10 +90,9 @@ impl Bench {
             .body(Full::new(Bytes::from(body)))
             .unwrap();
         self.runtime.block_on(async {
-            let reply = warp::service(self.filter.clone())
-                .call(request)
-                .await
-                .unwrap();
+            let rest = warp::service(warp::any().map(warp::reply).map(Reply::into_response));
+            let mut service = Front::new(Arc::clone(&self.agents), rest);
+            let reply = service.call(request).await.unwrap();
             assert_eq!(reply.status(), 200);
             reply.into_body().collect().await.unwrap().to_bytes()
         })

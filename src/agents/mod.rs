@@ -30,9 +30,10 @@ use crate::net::TrustedProxies;
 use crate::net::body::{Budget, Limits};
 use crate::store::Store;
 
+use answers::Meters;
 use catch_up::CatchUp;
 use handed::Handed;
-pub use http::routes;
+pub use http::Front;
 use http::{Ready, Refusal};
 use inventory::Inventory;
 pub use log::LogSink;
@@ -85,10 +86,12 @@ pub struct Agents {
     handed: Handed,
     inventory: Inventory,
     ready: Ready,
+    meters: Meters,
 }
 
 impl Agents {
-    /// The face over a catalog and its store. osquery's logs go to `sink`.
+    /// The face over a catalog and its store. osquery's logs go to `sink`. The recorder of metrics, if there is one,
+    /// must be installed before.
     #[must_use]
     pub fn new(
         catalog: Arc<Catalog>,
@@ -103,6 +106,7 @@ impl Agents {
             handed: Handed::default(),
             inventory: Inventory::new(settings.detail_interval, settings.label_interval),
             ready: Ready::new(settings.accelerate_s),
+            meters: Meters::default(),
             catalog,
             store,
             clock,

@@ -14,6 +14,7 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::agents::Front;
 use crate::cli::demo;
 use crate::config::{Settings, TlsFiles};
 use crate::net::{self, Listener};
@@ -38,6 +39,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let relay = nodes::relay(&parts, &settings, address, tls.as_ref()).await?;
     let results = routes::mounts(&parts, &settings, relay);
     let service = warp::service(routes::all(&parts, &results, Arc::clone(&ops)));
+    let service = Front::new(Arc::clone(&parts.agents), service);
 
     let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
     housekeeping::spawn(&parts, tls.clone(), &tasks, &over);

@@ -15,7 +15,7 @@ use crate::ops::{self, Ops};
 use crate::sockjs::settings::{Origins, Timing};
 use crate::sockjs::{self, Close};
 use crate::transport::{Mount, Relay, Surroundings};
-use crate::{agents, api, console};
+use crate::{api, console};
 
 /// Where result streams are opened; the last one is what clients of 2020 ask for.
 const PREFIXES: [&str; 4] = [
@@ -69,7 +69,7 @@ pub(super) fn mounts(parts: &Parts, settings: &Settings, relay: Option<Arc<Relay
     Mounts(PREFIXES.iter().map(mount).collect())
 }
 
-/// Everything; what no face knows is 404.
+/// Everything but the agents' face; what no face knows is 404.
 pub(super) fn all(parts: &Parts, results: &Mounts, ops: Arc<Ops>) -> BoxedFilter<(Response,)> {
     // Each `or` and each box costs every request that passes it some allocations, so the busiest stand outside.
     let rest = api::routes(Arc::clone(&parts.api))
@@ -80,15 +80,8 @@ pub(super) fn all(parts: &Parts, results: &Mounts, ops: Arc<Ops>) -> BoxedFilter
         .recover(nowhere)
         .unify()
         .boxed();
-    let viewers = results
-        .0
-        .iter()
-        .rev()
-        .fold(rest, |rest, mount| mount.filter().or(rest).unify().boxed());
-    agents::routes(Arc::clone(&parts.agents))
-        .or(viewers)
-        .unify()
-        .boxed()
+    let viewers = results.0.iter().rev();
+    viewers.fold(rest, |rest, mount| mount.filter().or(rest).unify().boxed())
 }
 
 async fn nowhere(_: Rejection) -> Result<Response, Infallible> {

@@ -200,7 +200,8 @@ where
         budget: &limits.budget,
         taken: 0,
     };
-    if declared_length(headers).is_some_and(|length| length > limits.bytes as u64) {
+    let declared = declared_length(headers);
+    if declared.is_some_and(|length| length > limits.bytes as u64) {
         return Err(BodyError::TooLarge);
     }
     let deadline = Instant::now() + limits.time;
@@ -211,9 +212,14 @@ where
             return content.finish();
         };
         let mut part = part.map_err(|_| BodyError::Truncated)?;
+        let first = sent == 0;
         sent += part.remaining();
         if sent > limits.bytes {
             return Err(BodyError::TooLarge);
+        }
+        if first && content.is_plain() && declared == Some(sent as u64) {
+            // The common case, a small body in one piece, is not copied: it is what was read from the socket.
+            return Ok(part.copy_to_bytes(sent));
         }
         while part.has_remaining() {
             let chunk = part.chunk();
@@ -282,6 +288,10 @@ impl Content {
                 .write_all(chunk)
                 .map_err(|_| decoder.get_ref().fault()),
         }
+    }
+
+    const fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain(_))
     }
 
     fn len(&self) -> usize {

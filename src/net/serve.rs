@@ -1,10 +1,12 @@
 //! The accept loop: one task a connection, HTTP/1.1 by hyper, timers for the silent, an orderly end.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use bytes::Buf;
 use http::{Request, Response};
@@ -152,21 +154,23 @@ where
         // In a box, because a future keeps room for every place that a value passes through.
         let mut connection = Box::pin(connection.with_upgrades());
         let mut first_request = pin!(tokio::time::sleep(self.settings.first_request));
-        let (mut waits, mut stopping) = (true, false);
+        let mut stopping = false;
         loop {
+            // Whoever has spoken is not waited for any more, and that is known without asking the timer.
+            let silent = poll_fn(|cx| match spoken.load(Ordering::Relaxed) {
+                true => Poll::Pending,
+                false => first_request.as_mut().poll(cx),
+            });
             tokio::select! {
+                // In this order, so that no lot is drawn for every request.
+                biased;
                 outcome = connection.as_mut() => {
                     if let Err(fault) = outcome && !spoken.load(Ordering::Relaxed) {
                         dropped("http", info.peer, &fault);
                     }
                     return;
                 }
-                () = first_request.as_mut(), if waits => {
-                    waits = false;
-                    if !spoken.load(Ordering::Relaxed) {
-                        return dropped("silent", info.peer, &"no request in time");
-                    }
-                }
+                () = silent => return dropped("silent", info.peer, &"no request in time"),
                 () = ends.stop.cancelled(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();

@@ -24,22 +24,25 @@ pub(super) struct Block {
     forms: [Option<Encoded>; Form::ALL.len()],
     /// The log's reading counter when this block was last read; the lowest is evicted first.
     pub(super) touched: u64,
+    /// Whether it was evicted and put back.
+    pub(super) restored: bool,
 }
 
 impl Block {
-    /// Frames the messages, of which the first has the position `first`.
+    /// Frames the messages, of which the first has the position `first`; all frames have about `capacity` bytes.
     pub(super) fn new<M: AsRef<[u8]>>(
         first: Seq,
-        messages: impl IntoIterator<Item = M>,
+        (messages, capacity): (impl IntoIterator<Item = M>, usize),
         encode: Encode,
     ) -> Self {
-        let raw = encode_all(Form::RawFrame, messages.into_iter(), 0, encode);
+        let raw = encode_all(Form::RawFrame, messages.into_iter(), capacity, encode);
         let mut forms = [const { None }; Form::ALL.len()];
         forms[Form::RawFrame.index()] = Some(raw);
         Self {
             first,
             forms,
             touched: 0,
+            restored: false,
         }
     }
 
@@ -51,6 +54,7 @@ impl Block {
             first,
             forms,
             touched: blocks.iter().map(|block| block.touched).max().unwrap_or(0),
+            restored: false,
         })
     }
 

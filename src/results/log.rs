@@ -17,6 +17,10 @@ const SEGMENT_BYTES: usize = 64 * 1024;
 const JOIN: usize = 16;
 /// How often a block of a settled burst counts as joined already.
 const SETTLED: u8 = 1;
+/// About what a message and its raw frame have besides the answer's body, so that a block is not copied as it grows.
+const ENVELOPE_BYTES: usize = 112;
+/// Blocks that were put back may take this part of the memory before they go first.
+const RESTORED_SHARE: usize = 4;
 /// No slice has more parts than this: `writev` takes at most 1,024 on Linux.
 const PARTS_MAX: usize = 64;
 
@@ -44,6 +48,13 @@ enum Slot {
 }
 
 impl Slot {
+    const fn block(&self) -> Option<&Block> {
+        match self {
+            Self::Kept(block) => Some(block),
+            Self::Evicted { .. } => None,
+        }
+    }
+
     fn last(&self) -> Seq {
         match self {
             Self::Kept(block) => block.last(),
@@ -171,20 +182,18 @@ impl Log {
 
     /// Frees memory until at most `bytes_max` are kept, or only the tail and the block that was read or put back
     /// last are left: were that one dropped, a reader who has just had it put back would never get it.
-    /// Returns the bytes freed.
+    ///
+    /// Blocks that were put back go first, as long as they take more than a quarter: one reader who goes through an
+    /// old log must not drive out what all others read. Returns the bytes freed.
     pub fn evict(&mut self, bytes_max: usize) -> usize {
         let before = self.bytes;
-        let mut order: Vec<(u64, usize)> = self
-            .sealed
-            .iter()
-            .enumerate()
-            .filter_map(|(at, slot)| match slot {
-                Slot::Kept(block) => Some((block.touched, at)),
-                Slot::Evicted { .. } => None,
-            })
+        let kept = self.sealed.iter().enumerate();
+        let kept = kept.filter_map(|(at, slot)| Some((at, slot.block()?)));
+        let mut order: Vec<(u64, usize, bool)> = kept
+            .map(|(at, block)| (block.touched, at, block.restored))
             .collect();
         order.sort_unstable();
-        for (_, at) in &order {
+        for (_, at, _) in &order {
             if self.bytes <= bytes_max {
                 break;
             }
@@ -193,7 +202,19 @@ impl Log {
             }
         }
         order.pop();
-        for (_, at) in &order {
+        let restored = order.iter().filter(|(_, _, restored)| *restored);
+        let mut restored_bytes: usize = restored
+            .clone()
+            .map(|(_, at, _)| self.slot_bytes(*at))
+            .sum();
+        for (_, at, _) in restored {
+            if self.bytes <= bytes_max || restored_bytes <= bytes_max / RESTORED_SHARE {
+                break;
+            }
+            restored_bytes -= self.slot_bytes(*at);
+            self.evict_slot(*at);
+        }
+        for (_, at, _) in &order {
             if self.bytes <= bytes_max {
                 break;
             }
@@ -202,44 +223,55 @@ impl Log {
         before - self.bytes
     }
 
-    /// Puts an evicted block back. The records must begin where an evicted block begins; what goes beyond it is
-    /// left out. If they are fewer than the block held, the rest stays evicted.
+    /// Puts evicted blocks back. The records must begin where an evicted block begins; what follows the last evicted
+    /// one in a row is left out. If they are fewer than the blocks held, the rest stays evicted.
     pub fn restore(&mut self, records: &[Record]) {
-        let Some(start) = records.first().map(|record| record.seq) else {
-            return;
-        };
-        let at = self.sealed.partition_point(|slot| slot.last() < start);
-        let Some(Slot::Evicted { first, last }) = self.sealed.get(at) else {
-            return;
-        };
-        let (first, last) = (*first, *last);
-        if first != start {
-            return;
+        let mut rest = records;
+        // The first of them is what somebody waits for, and the last to be evicted.
+        self.reads += records.len() as u64;
+        let mut touched = self.reads;
+        while let Some(start) = rest.first().map(|record| record.seq) {
+            let at = self.sealed.partition_point(|slot| slot.last() < start);
+            let Some(Slot::Evicted { first, last }) = self.sealed.get(at) else {
+                return;
+            };
+            let (first, last) = (*first, *last);
+            if first != start {
+                return;
+            }
+            let (within, _) = rest.split_at(rest.partition_point(|record| record.seq <= last));
+            let (now, _) = within.split_at(segment_of(within));
+            rest = &rest[now.len()..];
+            self.put_back(at, (now, touched), last);
+            touched -= 1;
         }
-        let records = &records[..records.partition_point(|record| record.seq <= last)];
-        let records = &records[..segment_of(records)];
+    }
+
+    /// Fills the beginning of an evicted slot that ends with `last`.
+    fn put_back(&mut self, at: usize, (records, touched): (&[Record], u64), last: Seq) {
         let mut block = self.block(records);
-        self.reads += 1;
-        block.touched = self.reads;
+        block.touched = touched;
+        block.restored = true;
         self.bytes += block.bytes();
         let restored = block.last();
         self.sealed[at] = Slot::Kept(block);
         if restored < last {
-            self.sealed.insert(
-                at + 1,
-                Slot::Evicted {
-                    first: restored.next(),
-                    last,
-                },
-            );
+            let first = restored.next();
+            self.sealed.insert(at + 1, Slot::Evicted { first, last });
         }
     }
 
     fn block(&self, records: &[Record]) -> Block {
         let first = records.first().map_or(self.last, |record| record.seq);
+        let bytes = records
+            .iter()
+            .map(|record| record.answer.body.len() + ENVELOPE_BYTES);
         Block::new(
             first,
-            records.iter().map(|record| record.message(self.campaign)),
+            (
+                records.iter().map(|record| record.message(self.campaign)),
+                bytes.sum(),
+            ),
             self.encode,
         )
     }
@@ -292,6 +324,11 @@ impl Log {
             self.bytes = self.bytes - before + joined.bytes();
             self.tail.push((joined, level));
         }
+    }
+
+    fn slot_bytes(&self, at: usize) -> usize {
+        let block = self.sealed.get(at).and_then(Slot::block);
+        block.map_or(0, Block::bytes)
     }
 
     fn evict_slot(&mut self, at: usize) {

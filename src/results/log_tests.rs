@@ -173,6 +173,53 @@ fn eviction_drops_derived_forms_first_then_what_was_read_longest_ago() {
 }
 
 #[test]
+fn a_reader_of_the_past_does_not_drive_out_what_others_read() {
+    let all: Vec<_> = (1..=100).map(|seq| record(seq, 10_000)).collect();
+    let mut log = Log::new(CAMPAIGN, Seq(0), encode);
+    log.append(&all);
+    let whole = log.bytes();
+    log.evict(whole / 2);
+    let kept = |log: &Log| -> Vec<u64> {
+        let blocks = log.sealed.iter().filter_map(Slot::block);
+        let kept = blocks.filter(|block| !block.restored);
+        kept.map(|block| block.first().0).collect()
+    };
+    let (before, bound) = (kept(&log), whole / 2 + whole / 4);
+    let mut after = Seq(0);
+    loop {
+        match log.read(after, Form::RawFrame, 1) {
+            Read::End => break,
+            Read::Slice(_, last) => after = last,
+            Read::Evicted { first, .. } => {
+                let from = usize::try_from(first.0).unwrap() - 1;
+                log.restore(&all[from..(from + 20).min(100)]);
+                log.evict(bound);
+                assert!(log.bytes() <= bound);
+            }
+        }
+    }
+    assert_eq!(kept(&log), before);
+}
+
+#[test]
+fn what_is_put_back_ahead_is_read_without_asking_again_and_goes_before_what_was_asked_for() {
+    let all: Vec<_> = (1..=100).map(|seq| record(seq, 10_000)).collect();
+    let mut log = Log::new(CAMPAIGN, Seq(100), encode);
+    log.restore(&all);
+    assert_eq!(
+        read_all(&mut log, Seq(0), Form::RawFrame, 1 << 20, &[]),
+        expected(Form::RawFrame, &all)
+    );
+    let mut log = Log::new(CAMPAIGN, Seq(100), encode);
+    log.restore(&all);
+    log.evict(1);
+    let first = log.read(Seq(0), Form::RawFrame, 1);
+    assert!(matches!(first, Read::Slice(..)));
+    let other = log.read(Seq(50), Form::RawFrame, 1);
+    assert!(matches!(other, Read::Evicted { .. }));
+}
+
+#[test]
 fn a_settled_burst_is_one_part_for_whoever_follows() {
     let mut log = Log::new(CAMPAIGN, Seq(0), encode);
     let all: Vec<_> = (1..=40).map(|seq| record(seq, 100)).collect();

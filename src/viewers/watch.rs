@@ -10,9 +10,9 @@ use crate::clock::Timestamp;
 use crate::results::{Campaign, CampaignId, Seq, Status, Tick, Totals};
 use crate::store::{CampaignLog, Store};
 
-/// Bytes of bodies read back from the store at once when a viewer needs what memory no longer has: one block of the
-/// log, which takes no more than that at once.
-const RECALL_BYTES: usize = 64 * 1024;
+/// Bytes of bodies read back from the store at once when a viewer needs what memory no longer has: some blocks of the
+/// log, because whoever needs one will need the next.
+const RECALL_BYTES: usize = 512 * 1024;
 
 /// What all viewers of one campaign on this node share.
 #[derive(Debug)]

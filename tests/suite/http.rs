@@ -292,7 +292,7 @@ async fn a_stop_finishes_requests_in_flight_and_drops_the_rest() {
     let mut stuck = server.connect().await;
     stuck.write_all(b"GET /peer HTTP/1.1\r\nHo").await.unwrap();
     sleep(Duration::from_millis(100)).await;
-    server.stop.cancel();
+    server.stop();
     read_to_end(&mut idle).await;
     let response = read_to_end(&mut busy).await;
     assert!(response.ends_with("\r\n\r\nslow"), "{response}");

@@ -367,7 +367,7 @@ async fn a_graceful_stop_tells_everybody_and_waits_for_them() {
     let mut raw = server.websocket("raw").await;
     let mut framed = server.websocket("framed").await;
     framed.expect(0x81, b"o").await;
-    server.stop.cancel();
+    server.stop();
     assert_eq!(raw.expect_close(1001).await, "Server going away");
     framed.expect(0x81, br#"c[3000,"Go away!"]"#).await;
     framed.expect_close(1001).await;
@@ -393,7 +393,7 @@ async fn a_stop_does_not_wait_for_a_client_that_never_reads() {
     client.text("flood").await;
     server.until(|bench| &bench.handed, 1).await;
     sleep(Duration::from_millis(300)).await;
-    server.stop.cancel();
+    server.stop();
     server.tasks.close();
     timeout(PATIENCE, server.tasks.wait())
         .await

@@ -110,10 +110,17 @@ impl Conversation for Talk {
 pub struct Server {
     pub address: SocketAddr,
     pub bench: Arc<Bench>,
-    pub stop: CancellationToken,
+    sockets: Arc<Sockets<Shared>>,
     pub tasks: TaskTracker,
     pub served: JoinHandle<()>,
     pub certificate: Option<SelfSigned>,
+}
+
+impl Server {
+    /// No more connections, and goodbye to those that are there.
+    pub fn stop(&self) {
+        self.sockets.stop();
+    }
 }
 
 pub fn start(net_settings: net::Settings, settings: Settings) -> Server {
@@ -154,11 +161,11 @@ fn run(net_settings: net::Settings, settings: Settings, pair: Option<SelfSigned>
         served: tokio::spawn(net::serve(
             listener,
             tls,
-            warp::service(routes(sockets)),
+            warp::service(routes(Arc::clone(&sockets))),
             net_settings,
-            stop.clone(),
+            stop,
         )),
-        stop,
+        sockets,
         certificate: pair,
     }
 }

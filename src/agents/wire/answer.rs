@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Write as _;
+use std::ops::Range;
 
 use super::rows::{RowsFault, write_rows};
 use super::{Body, Fault, Value};
@@ -117,26 +118,43 @@ fn clip(message: Cow<'_, str>) -> Cow<'_, str> {
 #[derive(Clone, Debug)]
 pub struct Voice {
     host: HostId,
-    /// `"host":{...},"rows":`
-    opening: Vec<u8>,
     /// `"host_hostname":"...","host_display_name":"..."`
     columns: Vec<u8>,
+    /// Where the two names are in the columns, quotation marks included.
+    names: [Range<usize>; 2],
 }
 
 impl Voice {
     /// The voice of a host.
     #[must_use]
     pub fn new(host: HostId, hostname: &str, display_name: &str) -> Self {
-        let (hostname, display_name) = (json(hostname), json(display_name));
-        let opening = format!(
-            r#""host":{{"id":{host},"hostname":{hostname},"display_name":{display_name}}},"rows":"#
-        );
-        let columns = format!(r#""host_hostname":{hostname},"host_display_name":{display_name}"#);
+        let mut columns = Vec::with_capacity(hostname.len() + display_name.len() + 64);
+        let mut put = |key: &str, name: &str| {
+            columns.extend_from_slice(key.as_bytes());
+            let start = columns.len();
+            put_json(name, &mut columns);
+            start..columns.len()
+        };
+        let names = [
+            put(r#""host_hostname":"#, hostname),
+            put(r#","host_display_name":"#, display_name),
+        ];
         Self {
             host,
-            opening: opening.into_bytes(),
-            columns: columns.into_bytes(),
+            columns,
+            names,
         }
+    }
+
+    /// Appends `"host":{...},"rows":`.
+    fn put_opening(&self, out: &mut Vec<u8>) {
+        let [hostname, display_name] = self.names.clone().map(|name| &self.columns[name]);
+        // Writing to memory cannot fail.
+        let _ = write!(out, r#""host":{{"id":{},"hostname":"#, self.host);
+        out.extend_from_slice(hostname);
+        out.extend_from_slice(br#","display_name":"#);
+        out.extend_from_slice(display_name);
+        out.extend_from_slice(br#"},"rows":"#);
     }
 
     /// The answer that a report is, and what was wrong with its rows. Rows that cannot be read make it a failed
@@ -145,7 +163,7 @@ impl Voice {
     pub fn answer(&self, report: &Report<'_>) -> (Answer, Option<RowsFault>) {
         let mut failure = report.failure();
         let mut out = Vec::with_capacity(self.capacity(report));
-        out.extend_from_slice(&self.opening);
+        self.put_opening(&mut out);
         let mut fault = None;
         let rows_at = out.len();
         match report.rows() {
@@ -164,7 +182,7 @@ impl Voice {
         out.extend_from_slice(br#","error":"#);
         match &failure {
             None => out.extend_from_slice(b"null"),
-            Some(failure) => out.extend_from_slice(json(failure).as_bytes()),
+            Some(failure) => put_json(failure, &mut out),
         }
         if out.capacity() > out.len() + out.len() / 4 {
             out.shrink_to_fit();
@@ -182,7 +200,7 @@ impl Voice {
         let rows = report.rows().map_or("", Value::raw).as_bytes();
         let braces = memchr::memchr_iter(b'}', rows).count();
         let size = rows.len() + braces.saturating_mul(self.columns.len() + 1);
-        size.min(ANSWER_BYTES_MAX) + self.opening.len() + 192
+        size.min(ANSWER_BYTES_MAX) + self.columns.len() + 256
     }
 }
 
@@ -216,6 +234,11 @@ fn write_stats(stats: Option<Value<'_>>, out: &mut Vec<u8>) {
 /// A text as a JSON string.
 pub(crate) fn json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+fn put_json(text: &str, out: &mut Vec<u8>) {
+    // Writing a text to memory cannot fail.
+    let _ = serde_json::to_writer(out, text);
 }
 
 #[cfg(test)]

@@ -194,7 +194,8 @@ impl Driver {
             let mut busy = self.read(cx);
             if flushed {
                 busy |= match self.phase {
-                    Phase::Live if drained && !busy => false,
+                    // A pong to what was just read goes out first.
+                    Phase::Live if self.outbound.is_some() || (drained && !busy) => false,
                     Phase::Live => match self.ask() {
                         Asked::Nothing => false,
                         Asked::More => true,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use answerback::agents::log::SinkSettings;
-use answerback::agents::{Agents, LogSink, Settings, routes};
+use answerback::agents::{Agents, Front, LogSink, Settings};
 use answerback::catalog::entity::{EnrollSecret, Entity, Host};
 use answerback::catalog::{Catalog, Edit, builtin};
 use answerback::clock::{Clock, Timestamp};
@@ -18,7 +18,7 @@ use answerback::store::Store;
 use answerback::store::contract::encode;
 use answerback::store::embedded::{EmbeddedStore, Fsync};
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use warp::{Filter, Reply};
 
 use super::faulty::Faulty;
 
@@ -96,7 +97,8 @@ impl Bed {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), &settings).unwrap();
         let address = listener.local_address().unwrap();
         let stop = CancellationToken::new();
-        let service = warp::service(routes(Arc::new(agents)));
+        let nothing = warp::any().map(|| StatusCode::NOT_FOUND.into_response());
+        let service = Front::new(Arc::new(agents), warp::service(nothing));
         tokio::spawn(net::serve(listener, None, service, settings, stop.clone()));
         Self {
             address,
