@@ -18,6 +18,7 @@ use tokio::task::LocalSet;
 use crate::measure::{Fan, Fanned, Load, Replay, Replayed, Requested, Via};
 use crate::measure::{checkin, fan_out, replay, write};
 pub(crate) use contestant::{Places, Running, Server};
+pub(crate) use table::median;
 
 /// Answers a second in the paced workload.
 const PACE: f64 = 50.0;
