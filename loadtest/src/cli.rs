@@ -10,6 +10,7 @@ use crate::compare::Compare;
 use crate::expect::Expectation;
 use crate::growth::Growth;
 use crate::measure::Measure;
+use crate::size::Size;
 use crate::target::sources;
 use crate::transport::Mix;
 use crate::units::{bytes, count, duration, share};
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Compare(Compare),
     /// Plot how the costs of Answerback grow with viewers, answers, campaigns, hosts and results
     Growth(Growth),
+    /// Take how soon Answerback starts and a campaign is there when the catalog is large
+    Size(Size),
 }
 
 /// Options of every subcommand.

@@ -190,6 +190,8 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, Fault> {
 
 /// Opcode of a text message.
 pub(crate) const TEXT: u8 = 1;
+/// Opcode of a binary message.
+pub(crate) const BINARY: u8 = 2;
 /// Opcode of the answer to a ping.
 pub(crate) const PONG: u8 = 10;
 

@@ -23,6 +23,7 @@ mod process;
 mod publish;
 mod report;
 mod site;
+mod size;
 mod soak;
 mod sockjs;
 mod stats;
@@ -94,6 +95,16 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             write!(std::io::stdout(), "{summary}")?;
             Ok(held)
         }
+        Command::Size(args) => {
+            let rows = runtime.block_on(size::run(args))?;
+            let mut out = std::io::stdout();
+            if common.json {
+                writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
+            } else {
+                write!(out, "{}", size::markdown(&rows))?;
+            }
+            Ok(true)
+        }
         Command::Fanout(_) | Command::Fleet(_) | Command::Storm(_) | Command::Soak(_) => {
             let report = runtime.block_on(perform(cli))?;
             publish(&report, &common)?;
@@ -110,7 +121,7 @@ async fn perform(cli: Cli) -> anyhow::Result<Report> {
         Command::Fleet(args) => fleet::run(&site, args).await,
         Command::Storm(args) => storm::run(&site, args).await,
         Command::Soak(args) => soak::run(&site, args).await,
-        Command::Measure(_) | Command::Compare(_) | Command::Growth(_) => {
+        Command::Measure(_) | Command::Compare(_) | Command::Growth(_) | Command::Size(_) => {
             bail!("not a test of one server")
         }
     }

@@ -1,4 +1,4 @@
-//! What Linux tells about a process: CPU time of all its threads, resident memory, open files.
+//! What Linux tells about a process: CPU time of all its threads and children, resident memory, open files.
 
 use std::fs;
 
@@ -17,8 +17,26 @@ impl Process {
         Self(std::process::id())
     }
 
-    /// Nanoseconds of CPU that all living threads have used.
+    /// Nanoseconds of CPU that all living threads of it and of its living children have used.
     pub(crate) fn cpu_ns(self) -> anyhow::Result<u64> {
+        let own = self.own_cpu_ns()?;
+        // A child may end between the listing and the reading.
+        let of_children = self.children().filter_map(|child| child.own_cpu_ns().ok());
+        Ok(own + of_children.sum::<u64>())
+    }
+
+    /// The processes that it has started; not those that they have started.
+    pub(crate) fn children(self) -> impl Iterator<Item = Process> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(move |pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+            stat.is_ok_and(|stat| parent(&stat) == Some(self.0))
+        })
+        .map(Process)
+    }
+
+    fn own_cpu_ns(self) -> anyhow::Result<u64> {
         let tasks = format!("/proc/{}/task", self.0);
         let mut total = 0;
         for entry in fs::read_dir(&tasks).with_context(|| format!("no process {}", self.0))? {
@@ -64,6 +82,12 @@ pub(crate) fn ensure_files(connections: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Who started the process of which this is `/proc/PID/stat`. Its name, in parentheses, may hold anything.
+fn parent(stat: &str) -> Option<u32> {
+    let behind_name = stat.rsplit_once(')')?.1;
+    behind_name.split_whitespace().nth(1)?.parse().ok()
+}
+
 fn first_number(text: &str) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok()
 }
@@ -83,6 +107,18 @@ mod tests {
             work += 1;
         }
         assert!(own.cpu_ns().unwrap() > before);
+    }
+
+    #[test]
+    fn children_are_found_by_whom_they_name_as_their_parent() {
+        assert_eq!(parent("42 (a) b (c) S 7 42 42 0 -1"), Some(7));
+        assert_eq!(parent("42"), None);
+        let mut command = std::process::Command::new("sleep");
+        let mut child = command.arg("60").spawn().unwrap();
+        let found = Process::own().children().any(|one| one.0 == child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! quarter. So every round runs all contestants one after the other, and the table holds medians over the rounds.
 
 mod contestant;
+mod packaged;
 mod table;
 
 use std::io::Write;
@@ -17,6 +18,7 @@ use tokio::task::LocalSet;
 use crate::measure::{Fan, Fanned, Load, Replay, Replayed, Requested, Via};
 use crate::measure::{checkin, fan_out, replay, write};
 pub(crate) use contestant::{Places, Running, Server};
+pub(crate) use table::median;
 
 /// Answers a second in the paced workload.
 const PACE: f64 = 50.0;
@@ -63,7 +65,7 @@ struct Contestant {
 }
 
 /// In the order of the table. The first is what the others are compared with.
-const CONTESTANTS: [Contestant; 10] = [
+const CONTESTANTS: [Contestant; 13] = [
     row("limit, batched", Server::LimitBatched, Via::Raw),
     row("limit, one write a message", Server::LimitSingle, Via::Raw),
     row("Answerback, raw WebSocket", Server::Answerback, Via::Raw),
@@ -86,6 +88,9 @@ const CONTESTANTS: [Contestant; 10] = [
         Server::SockjsNode,
         Via::XhrStreaming,
     ),
+    row("uWebSockets (socketify 0.0.31)", Server::Uws, Via::Raw),
+    row("nginx nchan", Server::Nchan, Via::Raw),
+    row("nats-server", Server::Nats, Via::Nats),
 ];
 
 const fn row(name: &'static str, server: Server, via: Via) -> Contestant {
@@ -150,7 +155,10 @@ async fn measure_all(compare: &Compare) -> anyhow::Result<Comparison> {
     let wanted = |name: &str| {
         compare.only.is_empty() || compare.only.iter().any(|only| name.contains(only.as_str()))
     };
-    let contestants: Vec<_> = CONTESTANTS.iter().filter(|row| wanted(row.name)).collect();
+    let contestants = CONTESTANTS.iter().filter(|row| wanted(row.name));
+    let contestants: Vec<_> = contestants
+        .filter(|row| is_there(row, &compare.places))
+        .collect();
     let mut comparison = Comparison {
         viewers: compare.viewers,
         ..Comparison::default()
@@ -174,6 +182,15 @@ async fn measure_all(compare: &Compare) -> anyhow::Result<Comparison> {
         }
     }
     Ok(comparison)
+}
+
+/// Whether a row can be measured here; says so if not.
+fn is_there(row: &Contestant, places: &Places) -> bool {
+    let lacking = packaged::lacking(row.server, places);
+    if let Some(lacking) = &lacking {
+        tell(&format!("without {}: {lacking}", row.name));
+    }
+    lacking.is_none()
 }
 
 async fn one_row(compare: &Compare, row: &Contestant, to: &mut Measured) -> anyhow::Result<()> {
@@ -214,7 +231,8 @@ async fn one_row(compare: &Compare, row: &Contestant, to: &mut Measured) -> anyh
             via: row.via,
         };
         to.replayed.push(replay(&mut server.subject, &all).await?);
-    } else {
+    } else if row.server != Server::Nchan {
+        // nchan stops after 32,768 messages of one second, which one viewer alone would get.
         server = Running::start(row.server, ONE_BYTES, &compare.places).await?;
         to.one.push(fan_out(&mut server.subject, &one).await?);
     }

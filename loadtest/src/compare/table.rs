@@ -13,7 +13,7 @@ const BEGIN: &str = "<!-- loadtest compare: begin -->";
 const END: &str = "<!-- loadtest compare: end -->";
 
 /// The value in the middle; `None` of nothing.
-fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()

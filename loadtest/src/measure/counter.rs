@@ -16,6 +16,8 @@ pub(crate) enum Via {
     Eventsource,
     /// Long polling
     Xhr,
+    /// NATS over WebSocket
+    Nats,
 }
 
 impl Via {
@@ -27,6 +29,8 @@ impl Via {
 
 /// What every result contains, as it stands inside a SockJS array.
 const QUOTED: &[u8] = br#"\"type\":\"result\""#;
+/// What stands before every message of NATS; the load tester's own messages do not contain it.
+const NATS_MESSAGE: &[u8] = b"MSG ";
 /// Frames shorter than this are counts of hosts and not results.
 const RESULT_BYTES_MIN: usize = 256;
 
@@ -41,6 +45,8 @@ pub(super) struct Body {
 pub(super) enum Counter {
     Frames(Frames),
     Responses(Responses),
+    /// A stream of messages of which many may share a frame.
+    Marks(Marks),
 }
 
 impl Counter {
@@ -50,6 +56,7 @@ impl Counter {
             Via::XhrStreaming | Via::Eventsource | Via::Xhr => {
                 Self::Responses(Responses::default())
             }
+            Via::Nats => Self::Marks(Marks::of(NATS_MESSAGE)),
         }
     }
 
@@ -57,7 +64,44 @@ impl Counter {
         match self {
             Self::Frames(frames) => frames.read(bytes),
             Self::Responses(responses) => responses.read(bytes),
+            Self::Marks(marks) => Body {
+                results: marks.count(bytes),
+                ended: false,
+            },
         }
+    }
+}
+
+/// Counts what is always the same before or in a message.
+pub(super) struct Marks {
+    mark: &'static [u8],
+    /// The last bytes, shorter than the mark, in which one may have begun.
+    tail: Vec<u8>,
+}
+
+impl Marks {
+    fn of(mark: &'static [u8]) -> Self {
+        Self {
+            mark,
+            tail: Vec::new(),
+        }
+    }
+
+    fn count(&mut self, bytes: &[u8]) -> u64 {
+        // A mark that lies across two reads has at most so many bytes in either.
+        let across_max = self.mark.len() - 1;
+        let first = &bytes[..bytes.len().min(across_max)];
+        self.tail.extend_from_slice(first);
+        let across = memmem::find_iter(&self.tail, self.mark).count();
+        let within = memmem::find_iter(bytes, self.mark).count();
+        if bytes.len() > first.len() {
+            self.tail.clear();
+            self.tail
+                .extend_from_slice(&bytes[bytes.len().saturating_sub(across_max)..]);
+        }
+        let surplus = self.tail.len().saturating_sub(across_max);
+        self.tail.drain(..surplus);
+        (across + within) as u64
     }
 }
 
@@ -107,12 +151,20 @@ impl Frames {
 }
 
 /// HTTP responses, one after the other on a connection that asks again after each.
-#[derive(Default)]
 pub(super) struct Responses {
     head: Vec<u8>,
     framing: Option<Framing>,
-    /// The last bytes of the body, shorter than a mark, in which one may have begun.
-    tail: Vec<u8>,
+    marks: Marks,
+}
+
+impl Default for Responses {
+    fn default() -> Self {
+        Self {
+            head: Vec::new(),
+            framing: None,
+            marks: Marks::of(QUOTED),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -134,7 +186,7 @@ impl Responses {
                 let rest = self.head.split_off(end + 4);
                 let framing = framing_of(&self.head);
                 self.head.clear();
-                self.tail.clear();
+                self.marks.tail.clear();
                 return self.read_body(framing, &rest);
             }
         };
@@ -142,32 +194,17 @@ impl Responses {
     }
 
     fn read_body(&mut self, framing: Framing, bytes: &[u8]) -> Body {
-        /// A mark that lies across two reads has at most so many bytes in either.
-        const ACROSS: usize = QUOTED.len() - 1;
-        let first = &bytes[..bytes.len().min(ACROSS)];
-        self.tail.extend_from_slice(first);
-        let across = memmem::find_iter(&self.tail, QUOTED).count();
-        let within = memmem::find_iter(bytes, QUOTED).count();
-        if bytes.len() > first.len() {
-            self.tail.clear();
-            self.tail
-                .extend_from_slice(&bytes[bytes.len().saturating_sub(ACROSS)..]);
-        }
-        let surplus = self.tail.len().saturating_sub(ACROSS);
-        self.tail.drain(..surplus);
+        let results = self.marks.count(bytes);
         // Nothing follows the end of a response until the next request.
         let (framing, ended) = match framing {
             Framing::Length(left) => {
                 let left = left.saturating_sub(bytes.len());
                 (Framing::Length(left), left == 0)
             }
-            Framing::Chunked => (framing, self.tail.ends_with(b"\r\n0\r\n\r\n")),
+            Framing::Chunked => (framing, self.marks.tail.ends_with(b"\r\n0\r\n\r\n")),
         };
         self.framing = (!ended).then_some(framing);
-        Body {
-            results: (across + within) as u64,
-            ended,
-        }
+        Body { results, ended }
     }
 }
 
@@ -205,6 +242,19 @@ mod tests {
             bytes.extend_from_slice(&[b'x'; 300]);
         }
         count(Via::Raw, "HTTP/1.1 101 S\r\n\r\n", &bytes, 3, 0);
+    }
+
+    #[test]
+    fn messages_of_nats_count_however_they_are_framed() {
+        let mut bytes = b"\x82\x06PING\r\n".to_vec();
+        let one = [b"MSG viewers 1 300\r\n".to_vec(), vec![b'x'; 300]].concat();
+        for count in 1..4 {
+            let payload = one.repeat(count);
+            bytes.extend_from_slice(&[0x82, 126]);
+            bytes.extend_from_slice(&u16::try_from(payload.len()).unwrap().to_be_bytes());
+            bytes.extend_from_slice(&payload);
+        }
+        count(Via::Nats, "HTTP/1.1 101 S\r\n\r\n", &bytes, 6, 0);
     }
 
     #[test]

@@ -24,6 +24,11 @@ pub(super) fn post(path: &str, token: &str, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The same for one that has no body.
+pub(super) fn get(path: &str, token: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n{token}\r\n").into_bytes()
+}
+
 impl Http {
     pub(super) async fn open(server: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(server).await?;

@@ -8,6 +8,7 @@ mod http;
 mod publisher;
 mod requests;
 mod server;
+mod trigger;
 mod viewers;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ pub(crate) use counter::Via;
 pub(crate) use fan::{Fan, Fanned, fan_out};
 pub(crate) use requests::{Load, Requested, checkin, write};
 pub(crate) use server::Broker;
+pub(crate) use trigger::Trigger;
 pub(crate) use viewers::Audience;
 
 use crate::process::Process;
@@ -33,8 +35,9 @@ use viewers::{Hello, stall};
 pub(crate) struct Subject {
     pub(crate) address: SocketAddr,
     pub(crate) process: Process,
-    /// Without it the server is a limit or a peer: viewers only connect, and a byte publishes a message.
+    /// Without it the server is a limit or a peer: viewers at most subscribe, and [`Trigger`] publishes a message.
     pub(crate) broker: Option<Broker>,
+    pub(crate) trigger: Trigger,
 }
 
 impl Subject {
@@ -105,9 +108,12 @@ pub(crate) struct Measure {
     /// The server's address
     #[arg(long)]
     server: SocketAddr,
-    /// Enroll secret of a broker (and its token by --token); without it the server is a limit
+    /// Enroll secret of a broker (and its token by --token); without it the server is a limit or a peer
     #[arg(long, env = "LOADTEST_ENROLL_SECRET", hide_env_values = true)]
     secret: Option<String>,
+    /// What makes a limit or a peer publish a message
+    #[arg(long, value_enum, default_value_t = Trigger::Byte)]
+    trigger: Trigger,
     #[command(subcommand)]
     workload: Workload,
 }
@@ -140,6 +146,7 @@ pub(crate) async fn run(
         address: measure.server,
         process: Process::new(pid.context("--pid is needed: whose CPU time is it?")?),
         broker,
+        trigger: measure.trigger,
     };
     Ok(match &measure.workload {
         Workload::Fan(fan) => serde_json::to_value(fan_out(&mut subject, fan).await?)?,

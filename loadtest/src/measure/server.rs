@@ -2,21 +2,23 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
 
 use super::counter::Via;
-use super::http::{Http, post};
+use super::http::{Http, get, post};
 use super::viewers::{Audience, Hello};
 
 /// Between two campaigns: a user may start ten a second.
 const CAMPAIGN_PAUSE: Duration = Duration::from_millis(110);
 /// Connections by which hosts enrol.
 const ENROLLING: usize = 32;
+/// What contains every host.
+const ALL_HOSTS: &str = "All Hosts";
 
 /// A broker and those who are enrolled with it.
 pub(crate) struct Broker {
@@ -66,21 +68,75 @@ impl Broker {
         Ok(())
     }
 
+    /// Hosts that are there, whoever enrolled them.
+    pub(crate) async fn host_count(&self) -> anyhow::Result<usize> {
+        let said = self.get("/api/latest/fleet/hosts/count").await?;
+        let count = said["count"].as_u64().context("no count")?;
+        Ok(usize::try_from(count)?)
+    }
+
+    /// Whether it takes requests and its store is well.
+    pub(crate) async fn is_ready(&self) -> bool {
+        let Ok(mut http) = Http::open(&self.server.to_string()).await else {
+            return false;
+        };
+        http.call(&get("/readyz", "")).await.is_ok()
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<serde_json::Value> {
+        let mut http = Http::open(&self.server.to_string()).await?;
+        http.json(&get(path, &self.authorization())).await
+    }
+
+    fn authorization(&self) -> String {
+        format!("Authorization: Bearer {}\r\n", self.token)
+    }
+
+    /// Starts so many campaigns over all hosts, of which there must be `hosts`, one after the other and each with a
+    /// viewer; how long the broker took to answer each request.
+    pub(crate) async fn timed_campaigns(
+        &self,
+        audience: &mut Audience,
+        count: usize,
+        hosts: usize,
+    ) -> anyhow::Result<Vec<Duration>> {
+        let labels = self.get("/api/latest/fleet/labels/summary").await?;
+        let mut labels = labels["labels"].as_array().into_iter().flatten();
+        let all = labels.find(|label| label["name"] == ALL_HOSTS);
+        let all = &all.context("no label of all hosts")?["id"];
+        let body = json!({"query": "SELECT 1", "selected": {"hosts": [], "labels": [all]}});
+        let body = body.to_string();
+        let path = "/api/latest/fleet/queries/run";
+        let request = post(path, &self.authorization(), body.as_bytes());
+        let mut http = Http::open(&self.server.to_string()).await?;
+        let mut took = Vec::new();
+        for number in 0..count {
+            let start = Instant::now();
+            let reply = http.call(&request).await?;
+            took.push(start.elapsed());
+            let said: serde_json::Value = serde_json::from_slice(&reply)?;
+            let campaign = &said["campaign"];
+            let targets = campaign["Metrics"]["TotalHosts"].as_u64();
+            ensure!(targets == Some(hosts as u64), "{targets:?} hosts are asked");
+            let id = campaign["id"].as_u64().context("no campaign")?;
+            self.listen(audience, number, id).await?;
+            sleep(CAMPAIGN_PAUSE).await;
+        }
+        Ok(took)
+    }
+
     /// A new campaign over all hosts, of which there are at least so many.
     pub(crate) async fn campaign(&mut self, hosts: usize) -> anyhow::Result<u64> {
         self.hosts(hosts).await?;
-        self.run(&json!({"hosts": [], "labels": ["All Hosts"]}))
-            .await
+        self.run(&json!({"hosts": [], "labels": [ALL_HOSTS]})).await
     }
 
     async fn run(&self, selected: &serde_json::Value) -> anyhow::Result<u64> {
         let body = json!({"query": "SELECT 1", "selected": selected});
-        let token = format!("Authorization: Bearer {}\r\n", self.token);
         let path = "/api/latest/fleet/queries/run_by_names";
         let mut http = Http::open(&self.server.to_string()).await?;
-        let said = http
-            .json(&post(path, &token, body.to_string().as_bytes()))
-            .await?;
+        let request = post(path, &self.authorization(), body.to_string().as_bytes());
+        let said = http.json(&request).await?;
         said["campaign"]["id"].as_u64().context("no campaign")
     }
 
@@ -93,7 +149,7 @@ impl Broker {
     ) -> anyhow::Result<Audience> {
         let last = format!("measure-{:07}", self.keys.len().saturating_sub(1));
         let selected = if all_hosts {
-            json!({"hosts": [], "labels": ["All Hosts"]})
+            json!({"hosts": [], "labels": [ALL_HOSTS]})
         } else {
             json!({"hosts": [last], "labels": []})
         };

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::counter::{Body, Counter, Via};
 use super::http::{Http, post};
+use super::trigger::{subscription, websocket};
 
 /// How many source addresses viewers use: a server may limit the sessions that one address opens in a second.
 const ADDRESSES: usize = 100;
@@ -145,8 +146,9 @@ async fn open(
         counts: Rc::clone(counts),
         heard: 0,
     };
-    if let Some(hello) = hello {
-        viewer.greet(server, via, &session, hello).await?;
+    match hello {
+        Some(hello) => viewer.greet(server, via, &session, hello).await?,
+        None => viewer.stream.write_all(&subscription(via)).await?,
     }
     Ok((viewer, head))
 }
@@ -165,17 +167,11 @@ pub(super) async fn stall(
 
 /// What opens a viewer's connection, and goes on where a response has ended.
 fn request(via: Via, session: &str) -> String {
-    let websocket = |path: &str| {
-        format!(
-            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-    };
     let post = |path: &str| {
         format!("POST {session}/{path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
     };
     match via {
-        Via::Raw => websocket(&format!("{PREFIX}/websocket")),
+        Via::Raw | Via::Nats => websocket(&format!("{PREFIX}/websocket")),
         Via::Ws => websocket(&format!("{session}/websocket")),
         Via::XhrStreaming => post("xhr_streaming"),
         Via::Xhr => post("xhr"),
