@@ -83,7 +83,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
         ),
         live_query_rest_period: Duration::from_secs(raw.live_query_rest_period_s.unwrap_or(25)),
         creator_only: raw.creator_only.unwrap_or(false),
-        log_bytes_max: faults.least("log-mib", raw.log_mib.unwrap_or(64), 1) << 20,
+        log_bytes_max: faults.least("log-mib", raw.log_mib.unwrap_or(128), 1) << 20,
         fsync: faults.one_of("fsync", raw.fsync, &[("never", false), ("always", true)]),
         sockjs_response_limit: faults.least(
             "sockjs-response-limit",

@@ -107,7 +107,7 @@ pub struct Raw {
     /// Let only its creator watch a campaign, not even global admins
     #[arg(long, env = "ANSWERBACK_CREATOR_ONLY", num_args = 0..=1, default_missing_value = "true")]
     pub creator_only: Option<bool>,
-    /// MiB of memory for each campaign's results; older ones are read back from the store [default: 64]
+    /// MiB of memory for each campaign's results; older ones are read back from the store [default: 128]
     #[arg(long, env = "ANSWERBACK_LOG_MIB", value_name = "MIB")]
     pub log_mib: Option<usize>,
     /// `never` (results survive the process) or `always` (and the machine) [default: never]

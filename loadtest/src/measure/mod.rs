@@ -234,8 +234,11 @@ pub(crate) struct Idled {
 pub(crate) async fn idle(subject: &mut Subject, args: &Idle) -> anyhow::Result<Idled> {
     /// What the first ones need is not theirs.
     const FIRST: usize = 50;
+    /// Until what a start or a burst has used is given back.
+    const AT_REST: Duration = Duration::from_secs(3);
     let campaign = subject.campaign(100).await?;
     let _first = subject.audience(args.via, FIRST, campaign).await?;
+    sleep(AT_REST).await;
     let (before, cpu) = (subject.process.resident_bytes()?, subject.process.cpu_ns()?);
     let hello = subject.hello(campaign, None);
     let mut audience = Audience::default();
@@ -247,8 +250,7 @@ pub(crate) async fn idle(subject: &mut Subject, args: &Idle) -> anyhow::Result<I
     }
     let seconds = start.elapsed().as_secs_f64();
     let cpu = (subject.process.cpu_ns()? - cpu) as f64;
-    // Until buffers that are at rest have been given back.
-    sleep(Duration::from_secs(3)).await;
+    sleep(AT_REST).await;
     let grown = subject.process.resident_bytes()?.saturating_sub(before);
     let viewers = args.viewers as f64;
     Ok(Idled {
