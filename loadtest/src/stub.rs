@@ -191,7 +191,7 @@ impl Stub {
     }
 
     /// Takes a message of a viewer; whether the session may go on.
-    fn hear(&self, session: &mut Session, message: &str) -> bool {
+    fn hear(session: &mut Session, message: &str) -> bool {
         let said: Value = serde_json::from_str(message).unwrap();
         let data = &said["data"];
         if said["type"] == "auth" {
@@ -211,11 +211,10 @@ impl Stub {
     }
 
     /// What a session is to be sent now; nothing if it has to wait.
-    fn take(&self, session: &mut Session, most: usize) -> Vec<String> {
+    fn take(campaigns: &HashMap<u64, Campaign>, session: &mut Session, most: usize) -> Vec<String> {
         let mut taken: Vec<String> = session.pending.drain(..).collect();
         if let Some(campaign) = session.campaign {
-            let inner = self.inner();
-            let log = &inner.campaigns[&campaign].log;
+            let log = &campaigns[&campaign].log;
             let end = log.len().min(session.cursor.saturating_add(most));
             taken.extend_from_slice(&log[session.cursor.min(end)..end]);
             session.cursor = end;
@@ -266,13 +265,13 @@ impl Stub {
                             vec![text.to_string()]
                         };
                         for message in messages {
-                            self.hear(&mut session, &message);
+                            Self::hear(&mut session, &message);
                         }
                     }
                 }
                 _ = grown.changed() => {}
             }
-            let taken = self.take(&mut session, usize::MAX);
+            let taken = Self::take(&self.inner().campaigns, &mut session, usize::MAX);
             if framed && !taken.is_empty() {
                 let frame = format!("a{}", Value::from(taken));
                 socket.send(Message::text(frame)).await.ok()?;
@@ -314,15 +313,16 @@ impl Stub {
 
     fn sent(&self, name: &str, body: &[u8], status: u16) -> Response<Body> {
         let messages: Vec<String> = serde_json::from_slice(body).unwrap();
-        let Some(mut session) = self.inner().sessions.remove(name) else {
+        let mut inner = self.inner();
+        let Some(session) = inner.sessions.get_mut(name) else {
             return plain(404, "");
         };
         for message in messages {
-            if !self.hear(&mut session, &message) {
+            if !Self::hear(session, &message) {
                 break;
             }
         }
-        self.inner().sessions.insert(name.to_owned(), session);
+        drop(inner);
         self.grown.send_modify(|count| *count += 1);
         plain(status, "")
     }
@@ -331,18 +331,14 @@ impl Stub {
     async fn frame(&self, name: &str) -> String {
         let mut grown = self.grown.subscribe();
         loop {
-            let session = self.inner().sessions.remove(name);
-            let mut session = session.unwrap_or_default();
-            let opened = std::mem::replace(&mut session.opened, true);
-            let taken = if opened {
-                self.take(&mut session, 7)
-            } else {
-                Vec::new()
+            let taken = {
+                let inner = &mut *self.inner();
+                let session = inner.sessions.entry(name.to_owned()).or_default();
+                if !std::mem::replace(&mut session.opened, true) {
+                    return "o".to_owned();
+                }
+                Self::take(&inner.campaigns, session, 7)
             };
-            self.inner().sessions.insert(name.to_owned(), session);
-            if !opened {
-                return "o".to_owned();
-            }
             if !taken.is_empty() {
                 return format!("a{}", Value::from(taken));
             }
