@@ -26,6 +26,7 @@ pub struct Listener {
     places: Arc<Semaphore>,
     keepalive: TcpKeepalive,
     user_timeout: Duration,
+    unsent_bytes: u32,
 }
 
 impl Listener {
@@ -55,6 +56,7 @@ impl Listener {
             )),
             keepalive,
             user_timeout: settings.user_timeout,
+            unsent_bytes: settings.unsent_bytes,
         })
     }
 
@@ -98,6 +100,7 @@ impl Listener {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
         socket.set_tcp_keepalive(&self.keepalive)?;
+        socket.set_tcp_notsent_lowat(self.unsent_bytes)?;
         socket.set_tcp_user_timeout(Some(self.user_timeout))
     }
 }

@@ -42,6 +42,9 @@ pub struct Settings {
     /// How long sent bytes may stay unacknowledged. Linux counts a living peer's closed window too,
     /// so this must not be shorter than the time a stalled viewer is allowed.
     pub user_timeout: Duration,
+    /// Bytes that a connection's peer has not taken and that the kernel holds for it unsent, at most about; what is more
+    /// stays in the shared log. Without a bound a viewer who does not read costs megabytes.
+    pub unsent_bytes: u32,
     /// How long a graceful stop waits for requests in flight.
     pub drain: Duration,
 }
@@ -58,6 +61,7 @@ impl Default for Settings {
             headers: 100,
             keepalive: Duration::from_mins(1),
             user_timeout: Duration::from_mins(5),
+            unsent_bytes: 128 * 1024,
             drain: Duration::from_secs(10),
         }
     }

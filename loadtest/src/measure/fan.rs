@@ -14,6 +14,8 @@ use super::{Subject, awake, server::MESSAGE_BYTES};
 
 /// Without a result for so long the rest is lost.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// What fills the buffers of a viewer who reads nothing, on both sides.
+const FILL_BYTES: usize = 512 * 1024;
 /// Results handed to the publisher at once.
 const BURST_MAX: usize = 64;
 
@@ -71,6 +73,10 @@ pub(crate) async fn fan_out(subject: &mut Subject, fan: &Fan) -> anyhow::Result<
     let _stalled = subject.stalled(fan.via, fan.stalled, campaign).await?;
     let mut publisher = Publisher::new(subject, campaign, fan).await?;
     let counts = &audience.counts;
+    let filled = match fan.stalled {
+        0 => 0,
+        _ => fill(&mut publisher, &audience, fan).await?,
+    };
     // At a pace both sides sleep, as they do in the field.
     let _awake = fan.rate.is_none().then(awake);
     let before = (
@@ -81,9 +87,11 @@ pub(crate) async fn fan_out(subject: &mut Subject, fan: &Fan) -> anyhow::Result<
     );
     let start = Instant::now();
     if let Some(rate) = fan.rate {
-        counts.pace.replace(Some(Pace::new(start, rate)?));
+        counts
+            .pace
+            .replace(Some(Pace::new(start, rate, filled as u64)?));
     }
-    let sent = publish(&mut publisher, &audience, fan, start, before.0).await?;
+    let sent = publish(&mut publisher, &audience, fan, (start, before.0, filled)).await?;
     let wanted = sent as u64 * fan.viewers as u64;
     let end = settle(&audience, before.0 + wanted).await;
     let cpu = subject.process.cpu_ns()? - before.3;
@@ -107,31 +115,42 @@ pub(crate) async fn fan_out(subject: &mut Subject, fan: &Fan) -> anyhow::Result<
     })
 }
 
-/// Publishes as the window or the rate allows; how many results that were.
+/// Publishes until the buffers between the server and the stalled viewers are full: before that they are viewers like
+/// others, to whom everything is written. How many results that takes.
+async fn fill(publisher: &mut Publisher, audience: &Audience, fan: &Fan) -> anyhow::Result<usize> {
+    let all = (FILL_BYTES / fan.bytes).min(fan.results / 2);
+    for from in (0..all).step_by(BURST_MAX) {
+        let count = BURST_MAX.min(all - from);
+        publisher.publish(from, count).await?;
+        settle(audience, ((from + count) * fan.viewers) as u64).await;
+    }
+    Ok(all)
+}
+
+/// Publishes the results behind the first `filled` as the window or the rate allows; how many that were.
 async fn publish(
     publisher: &mut Publisher,
     audience: &Audience,
     fan: &Fan,
-    start: Instant,
-    before: u64,
+    (start, before, filled): (Instant, u64, usize),
 ) -> anyhow::Result<usize> {
     let counts = &audience.counts;
     let until = start + Duration::from_secs_f64(fan.seconds);
     let mut sent = 0;
-    while sent < fan.results && Instant::now() < until {
+    while filled + sent < fan.results && Instant::now() < until {
         let received = (counts.results.get() - before) / fan.viewers.max(1) as u64;
         let due = match fan.rate {
             Some(rate) => due(rate, start),
             None => received + fan.window,
         };
         let room = usize::try_from(due.saturating_sub(sent as u64))?;
-        let room = room.min(fan.results - sent).min(BURST_MAX);
+        let room = room.min(fan.results - filled - sent).min(BURST_MAX);
         if room == 0 {
             let wait = Duration::from_millis(if fan.rate.is_some() { 1 } else { 20 });
             let _ = timeout(wait, counts.read_something.notified()).await;
             continue;
         }
-        publisher.publish(sent, room).await?;
+        publisher.publish(filled + sent, room).await?;
         sent += room;
         tokio::task::yield_now().await;
     }

@@ -34,17 +34,20 @@ static OPENED: AtomicUsize = AtomicUsize::new(0);
 pub(super) struct Pace {
     start: Instant,
     gap: Duration,
+    /// The first result of the run; those before came without a pace.
+    first: u64,
     /// In microseconds.
     pub(super) latencies: Histogram<u64>,
 }
 
 impl Pace {
-    pub(super) fn new(start: Instant, rate: f64) -> anyhow::Result<Self> {
+    pub(super) fn new(start: Instant, rate: f64, first: u64) -> anyhow::Result<Self> {
         let latencies = Histogram::new_with_max(LATENCY_MAX_US, 3).context("a histogram")?;
         let gap = Duration::from_secs_f64(1.0 / rate);
         Ok(Self {
             start,
             gap,
+            first,
             latencies,
         })
     }
@@ -54,7 +57,8 @@ impl Pace {
         let now = self.start.elapsed();
         for number in first..first + count {
             // A result is published once the clock has passed its number.
-            let due = self.gap * u32::try_from(number + 1).unwrap_or(u32::MAX);
+            let place = (number + 1).saturating_sub(self.first);
+            let due = self.gap * u32::try_from(place).unwrap_or(u32::MAX);
             let late = now.saturating_sub(due).as_micros();
             self.latencies
                 .saturating_record(u64::try_from(late).unwrap_or(u64::MAX));
