@@ -227,7 +227,10 @@ where
         }
         if first && content.is_plain() && declared == Some(sent as u64) {
             // The common case, a small body in one piece, is not copied: it is what was read from the socket.
-            return Ok(part.copy_to_bytes(sent));
+            return match share.grow(sent) {
+                true => Ok(part.copy_to_bytes(sent)),
+                false => Err(BodyError::Busy),
+            };
         }
         while part.has_remaining() {
             let chunk = part.chunk();
@@ -450,6 +453,24 @@ mod tests {
                 .is_ok()
         );
         assert_eq!(other.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_in_one_piece_needs_its_share_too() {
+        let mut limits = Limits::of(100);
+        limits.budget = Budget::new(15);
+        let other = limits.budget.used.clone();
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("10"));
+        for (used, outcome) in [
+            (10, Err(BodyError::Busy)),
+            (5, Ok(Bytes::from_static(b"0123456789"))),
+        ] {
+            other.store(used, Ordering::Relaxed);
+            let whole = futures_util::stream::iter(cut(b"0123456789", 10));
+            assert_eq!(read(&headers, whole, &limits).await, outcome);
+            assert_eq!(other.load(Ordering::Relaxed), used);
+        }
     }
 
     #[tokio::test(start_paused = true)]
