@@ -4,7 +4,6 @@
 //! Hosts enrol as agents do, which takes minutes for a million; a folder that is kept spares the next run that.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use serde::Serialize;
 use tokio::task::LocalSet;
 use tokio::time::sleep;
 
-use crate::compare::{Places, Running, median};
+use crate::compare::{Places, Running, median, tell};
 use crate::measure::{Audience, Broker};
 use crate::process::Process;
 use crate::units::{count, show_bytes, show_number, show_seconds};
@@ -233,10 +232,6 @@ pub(crate) fn markdown(rows: &[Sized]) -> String {
         let _ = writeln!(out, "| {} |", cells.join(" | "));
     }
     out
-}
-
-fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 #[cfg(test)]

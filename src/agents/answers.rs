@@ -59,33 +59,17 @@ impl Agents {
             return Ok(());
         }
         let voice = Voice::new(host.id, host.hostname(), host.display_name());
-        if live.len() == 1
-            && let Some((id, report)) = live.pop_first()
-        {
-            // Nearly every body has one answer, and what is needed for more costs as much as the rest.
-            let (_, outcome) = self.append(id, &voice, host, report, now).await;
-            if outcome.is_err() {
-                let _ = timeout(TAKE_BACK_TIME, self.store.take_back(id, host.id)).await;
-            }
-            return outcome;
-        }
         let mut open: BTreeSet<CampaignId> = live.keys().copied().collect();
-        let mut waiting = live.into_iter();
-        let mut appends = FuturesUnordered::new();
-        let outcome = loop {
-            while appends.len() < APPENDS_AT_ONCE
-                && let Some((id, report)) = waiting.next()
-            {
-                appends.push(self.append(id, &voice, host, report, now));
-            }
-            match appends.next().await {
-                None => break Ok(()),
-                Some((id, Ok(()))) => drop(open.remove(&id)),
-                // The rest would wait for the same store, and the agent for them.
-                Some((_, Err(error))) => break Err(error),
-            }
+        let only = if live.len() == 1 {
+            live.pop_first()
+        } else {
+            None
         };
-        drop(appends);
+        let outcome = match only {
+            // Nearly every body has one answer, and what is needed for more costs as much as the rest.
+            Some((id, report)) => self.append(id, &voice, host, report, now).await.1,
+            None => self.append_all(live, &mut open, &voice, host, now).await,
+        };
         if outcome.is_err() {
             let mut taking = FuturesUnordered::new();
             for id in open {
@@ -95,6 +79,32 @@ impl Agents {
             let _ = timeout(TAKE_BACK_TIME, all).await;
         }
         outcome
+    }
+
+    /// Appends some at once, until one fails; `open` keeps those that were not taken.
+    async fn append_all(
+        &self,
+        live: BTreeMap<CampaignId, Report<'_>>,
+        open: &mut BTreeSet<CampaignId>,
+        voice: &Voice,
+        host: &Host,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut waiting = live.into_iter();
+        let mut appends = FuturesUnordered::new();
+        loop {
+            while appends.len() < APPENDS_AT_ONCE
+                && let Some((id, report)) = waiting.next()
+            {
+                appends.push(self.append(id, voice, host, report, now));
+            }
+            match appends.next().await {
+                None => return Ok(()),
+                Some((id, Ok(()))) => drop(open.remove(&id)),
+                // The rest would wait for the same store, and the agent for them.
+                Some((_, Err(error))) => return Err(error),
+            }
+        }
     }
 
     async fn append(

@@ -32,7 +32,8 @@ impl Block {
     /// Frames the messages, of which the first has the position `first`; all frames have about `capacity` bytes.
     pub(super) fn new<M: AsRef<[u8]>>(
         first: Seq,
-        (messages, capacity): (impl IntoIterator<Item = M>, usize),
+        messages: impl IntoIterator<Item = M>,
+        capacity: usize,
         encode: Encode,
     ) -> Self {
         let raw = encode_all(Form::RawFrame, messages.into_iter(), capacity, encode);

@@ -9,6 +9,7 @@
 use super::block::{Block, Encode};
 use super::ids::{CampaignId, Seq};
 use super::record::Record;
+use crate::sockjs::codec::HEADER_MAX;
 use crate::sockjs::{Form, Slice};
 
 /// A block of at least this many bytes is sealed.
@@ -17,8 +18,6 @@ const SEGMENT_BYTES: usize = 64 * 1024;
 const JOIN: usize = 16;
 /// How often a block of a settled burst counts as joined already.
 const SETTLED: u8 = 1;
-/// About what a message and its raw frame have besides the answer's body, so that a block is not copied as it grows.
-const ENVELOPE_BYTES: usize = 112;
 /// Blocks that were put back may take this part of the memory before they go first.
 const RESTORED_SHARE: usize = 4;
 /// No slice has more parts than this: `writev` takes at most 1,024 on Linux.
@@ -239,16 +238,16 @@ impl Log {
             if first != start {
                 return;
             }
-            let (within, _) = rest.split_at(rest.partition_point(|record| record.seq <= last));
+            let within = &rest[..rest.partition_point(|record| record.seq <= last)];
             let (now, _) = within.split_at(segment_of(within));
             rest = &rest[now.len()..];
-            self.put_back(at, (now, touched), last);
+            self.put_back(at, now, last, touched);
             touched -= 1;
         }
     }
 
     /// Fills the beginning of an evicted slot that ends with `last`.
-    fn put_back(&mut self, at: usize, (records, touched): (&[Record], u64), last: Seq) {
+    fn put_back(&mut self, at: usize, records: &[Record], last: Seq, touched: u64) {
         let mut block = self.block(records);
         block.touched = touched;
         block.restored = true;
@@ -263,17 +262,11 @@ impl Log {
 
     fn block(&self, records: &[Record]) -> Block {
         let first = records.first().map_or(self.last, |record| record.seq);
-        let bytes = records
+        let messages = records.iter().map(|record| record.message(self.campaign));
+        let capacity = records
             .iter()
-            .map(|record| record.answer.body.len() + ENVELOPE_BYTES);
-        Block::new(
-            first,
-            (
-                records.iter().map(|record| record.message(self.campaign)),
-                bytes.sum(),
-            ),
-            self.encode,
-        )
+            .map(|record| record.message_capacity() + HEADER_MAX);
+        Block::new(first, messages, capacity.sum(), self.encode)
     }
 
     fn read_tail(&mut self, mut cursor: Seq, form: Form, budget: usize, slice: &mut Slice) -> Seq {

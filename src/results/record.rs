@@ -29,9 +29,14 @@ impl Record {
     /// The complete `result` message: one JSON text without line feeds between tokens.
     #[must_use]
     pub fn message(&self, campaign: CampaignId) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.answer.body.len() + 96);
+        let mut out = BytesMut::with_capacity(self.message_capacity());
         self.write_message(campaign, &mut out);
         out.freeze()
+    }
+
+    /// About the length of the message, so that a buffer is not copied as it grows.
+    pub(super) fn message_capacity(&self) -> usize {
+        self.answer.body.len() + 96
     }
 
     /// Appends the complete `result` message.

@@ -85,7 +85,7 @@ pub struct Viewer {
     tick: Tick,
     told: Standing,
     /// Messages that arrived while a command was under way.
-    pending: Vec<String>,
+    pending: VecDeque<String>,
     close: Option<Box<(u16, String)>>,
 }
 
@@ -104,7 +104,7 @@ impl Viewer {
                 actual_results: 0,
                 status: Phase::Pending,
             },
-            pending: Vec::new(),
+            pending: VecDeque::new(),
             close: None,
         }
     }
@@ -134,10 +134,7 @@ impl Viewer {
             return None;
         }
         self.state = State::Authenticated;
-        if self.pending.is_empty() {
-            return None;
-        }
-        let next = self.pending.remove(0);
+        let next = self.pending.pop_front()?;
         self.handle_one(&next)
     }
 
@@ -243,7 +240,7 @@ impl Viewer {
             State::Authenticated => self.read_select(text),
             State::Authenticating => {
                 if self.pending.len() < PENDING_MAX {
-                    self.pending.push(text.to_owned());
+                    self.pending.push_back(text.to_owned());
                 } else {
                     self.end(POLICY, "too many messages before authentication");
                 }

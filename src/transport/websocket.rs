@@ -228,7 +228,7 @@ impl<A: Application + ?Sized> Sockets<A> {
             mode,
             deflate,
             number: self.opened.fetch_add(1, Ordering::Relaxed),
-            _place: place,
+            place,
         };
         let Upgraded { socket, read } = upgraded;
         let (shared, socket) = (Arc::clone(&self.shared), (socket, &read[..]));
@@ -246,11 +246,5 @@ struct Opening {
     /// Counts the sessions.
     number: u32,
     /// Given back with the session.
-    _place: Option<Arc<Permit<IpAddr>>>,
-}
-
-impl Opening {
-    const fn form(&self) -> Form {
-        self.mode.form(self.deflate)
-    }
+    place: Option<Arc<Permit<IpAddr>>>,
 }

@@ -257,6 +257,6 @@ async fn requests(compare: &Compare, to: &mut Requests) -> anyhow::Result<()> {
 }
 
 /// Progress; whoever does not want it redirects it.
-fn tell(text: &str) {
+pub(crate) fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

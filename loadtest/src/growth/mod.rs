@@ -5,7 +5,6 @@
 
 mod page;
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -13,7 +12,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::task::LocalSet;
 
-use crate::compare::{Places, Running, Server};
+use crate::compare::{Places, Running, Server, tell};
 use crate::measure::{Fan, Load, Subject, Via, checkin, fan_out};
 use crate::metrics::Unit;
 use crate::units::count;
@@ -282,8 +281,4 @@ async fn memory(subject: &mut Subject, what: What, size: usize) -> anyhow::Resul
         before
     };
     Ok(process.resident_bytes()?.saturating_sub(before) as f64)
-}
-
-fn tell(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

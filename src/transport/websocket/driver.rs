@@ -7,6 +7,7 @@
 mod inbound;
 mod time;
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,6 +25,7 @@ use super::outbound::{Outbound, frame_messages};
 use super::{Meters, Mode, Opening, Shared};
 use crate::bell::Bell;
 use crate::clock::Timestamp;
+use crate::limits::permits::Permit;
 use crate::net::Socket;
 use crate::sockjs::codec::{Decoder, is_legal_close};
 use crate::sockjs::frame::{Frame, Framing};
@@ -31,9 +33,6 @@ use crate::sockjs::session::{Receiver, ReceiverId, Step};
 use crate::sockjs::{Close, Form, Session, Slice};
 use crate::telemetry::metrics::names;
 use crate::transport::application::{Conversation, Next};
-
-/// A control frame carries 125 bytes, two of them the code (RFC 6455, 5.5).
-const REASON_BYTES_MAX: usize = 123;
 
 /// How much the application is asked for at a time, in bytes: enough that a system call's fixed cost
 /// vanishes, little enough that a pong does not wait long behind it.
@@ -84,7 +83,9 @@ pub(super) struct Driver {
 struct Seldom {
     decoder: Decoder,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
-    opening: Opening,
+    /// See [`Opening::number`].
+    number: u32,
+    _place: Option<Arc<Permit<IpAddr>>>,
     /// For the metric.
     reason: &'static str,
 }
@@ -118,20 +119,27 @@ impl Driver {
         (socket, read): (Socket, &[u8]),
         (conversation, bell): (Box<dyn Conversation>, Bell),
     ) -> Option<Self> {
+        let Opening {
+            mode,
+            deflate,
+            number,
+            place,
+        } = opening;
         let now = shared.clock.now();
         let timing = shared.settings.timing;
         let mut session = Session::new(timing, now);
-        let framed = opening.mode == Mode::Framed;
+        let framed = mode == Mode::Framed;
         let receiver = session.attach(Receiver::Socket { framed }, now).ok()?;
         let seldom = Seldom {
-            decoder: Decoder::new(shared.settings.max_message, opening.deflate),
+            decoder: Decoder::new(shared.settings.max_message, deflate),
             stopped: Box::pin(shared.stop.clone().cancelled_owned()),
             reason: "lost",
-            opening,
+            number,
+            _place: place,
         };
         let mut driver = Self {
-            mode: seldom.opening.mode,
-            form: seldom.opening.form(),
+            mode,
+            form: mode.form(deflate),
             seldom: Box::new(seldom),
             shared,
             socket,
@@ -176,13 +184,19 @@ impl Driver {
             .is_none_or(|waiting| waiting.is_empty())
     }
 
-    fn heed_stop(&mut self, cx: &mut Context<'_>) {
+    /// Has the task woken by the bell and when the server stops, and says goodbye in time once it does.
+    fn listen(&mut self, cx: &mut Context<'_>) {
         let first = !std::mem::replace(&mut self.listens, true);
+        if first {
+            self.bell.listen(cx);
+        }
+        // Rung or not, the turns look for more; this is to hear the next ring.
+        let _ = self.bell.take();
         if self.goodbye_at.is_some() || !(first || self.shared.stopping.load(Ordering::Acquire)) {
             return;
         }
         if self.seldom.stopped.as_mut().poll(cx).is_ready() {
-            let delay = self.shared.goodbye_delay(self.seldom.opening.number);
+            let delay = self.shared.goodbye_delay(self.seldom.number);
             self.goodbye_at = Some(Instant::now() + delay);
         }
     }
@@ -339,11 +353,7 @@ impl Driver {
                 (false, _) if is_legal_close(close.code) => close.code,
                 (false, _) => 1000,
             };
-            let reason = if framed {
-                ""
-            } else {
-                &close.reason[..close.reason.floor_char_boundary(REASON_BYTES_MAX)]
-            };
+            let reason = if framed { "" } else { &close.reason };
             let label = if self.stopping { "stop" } else { "application" };
             self.finish(Some((code, reason)), label);
         }
@@ -390,12 +400,7 @@ impl Future for Driver {
     /// Drives the session to its end.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        if !this.listens {
-            this.bell.listen(cx);
-        }
-        // Rung or not, the turns look for more; this is to hear the next ring.
-        let _ = this.bell.take();
-        this.heed_stop(cx);
+        this.listen(cx);
         let mut due = this.alarm.poll_rung(cx);
         loop {
             if due {
