@@ -1,10 +1,12 @@
 //! Sockets, TLS and HTTP/1.1 below the filters: everything a stranger's connection can do is bounded here.
 
 pub mod body;
+pub mod handover;
 pub mod listener;
 pub mod peer;
 pub mod pinned;
 pub mod serve;
+mod signal;
 pub mod socket;
 pub mod tls;
 mod tls_error;
@@ -12,6 +14,7 @@ mod tls_error;
 use std::time::Duration;
 
 pub use body::{Body, BodyError};
+pub use handover::Handover;
 pub use listener::Listener;
 pub use peer::{ConnInfo, TrustedProxies};
 pub use serve::serve;

@@ -13,6 +13,8 @@ pub struct ConnInfo {
     pub peer: SocketAddr,
     /// Whether the connection is encrypted up to this process.
     pub tls: bool,
+    /// Whether the response may be a [`Handover`](super::Handover).
+    pub hands_over: bool,
 }
 
 /// The networks whose `X-Forwarded-For` is believed.

@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+use super::handover::{self, Handover, Writing};
+use super::signal::Signal;
 use super::socket::Place;
 use super::tls::Tls;
 use super::{ConnInfo, Listener, Settings, Socket};
@@ -50,10 +52,7 @@ pub async fn serve<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let tracker = TaskTracker::new();
-    let ends = Ends {
-        stop,
-        kill: CancellationToken::new(),
-    };
+    let ends = Ends::default();
     let drain = settings.drain;
     let shared = Arc::new(Shared {
         http: http_builder(&settings),
@@ -64,11 +63,12 @@ pub async fn serve<S, B>(
     loop {
         let (stream, peer, place) = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = ends.stop.cancelled() => break,
+            () = stop.cancelled() => break,
         };
         let (shared, ends) = (Arc::clone(&shared), ends.clone());
         tracker.spawn(async move { shared.connection(stream, peer, place, ends).await });
     }
+    ends.stop.give();
     drop(listener);
     tracker.close();
     if tokio::time::timeout(drain, tracker.wait()).await.is_err() {
@@ -76,16 +76,16 @@ pub async fn serve<S, B>(
             connections = tracker.len(),
             "connections are cut at the deadline"
         );
-        ends.kill.cancel();
+        ends.kill.give();
         tracker.wait().await;
     }
 }
 
 /// When connections end: politely, and at once.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Ends {
-    stop: CancellationToken,
-    kill: CancellationToken,
+    stop: Signal,
+    kill: Signal,
 }
 
 /// What every connection needs.
@@ -122,6 +122,7 @@ where
         let info = ConnInfo {
             peer,
             tls: self.tls.is_some(),
+            hands_over: false,
         };
         let socket = match &self.tls {
             None => Socket::plain(stream, place),
@@ -130,7 +131,7 @@ where
                 let handshake = tokio::time::timeout(self.settings.handshake, handshake);
                 let outcome = tokio::select! {
                     outcome = handshake => outcome,
-                    () = ends.stop.cancelled() => return,
+                    () = ends.stop.given() => return,
                 };
                 match outcome {
                     Ok(Ok(stream)) => Socket::tls(stream, place),
@@ -139,23 +140,52 @@ where
                 }
             }
         };
-        self.http(socket, info, &ends).await;
+        self.http(socket, info, ends).await;
     }
 
-    async fn http(&self, socket: Socket, info: ConnInfo, ends: &Ends) {
+    /// Serves one request after the other, whoever writes its response.
+    async fn http(&self, mut socket: Socket, info: ConnInfo, ends: Ends) {
         // Set by the first request; until then the shorter timer rules.
         let spoken = AtomicBool::new(false);
+        while let Some(writing) = self.requests(socket, info, &ends, &spoken).await {
+            let written = tokio::select! {
+                biased;
+                written = writing => written,
+                () = ends.kill.given() => return,
+            };
+            match written {
+                Some(back) => socket = back,
+                None => return,
+            }
+        }
+    }
+
+    /// Serves requests until the connection ends or a response is handed over; who writes that.
+    async fn requests(
+        &self,
+        socket: Socket,
+        info: ConnInfo,
+        ends: &Ends,
+        spoken: &AtomicBool,
+    ) -> Option<Writing> {
+        let flushed = socket.flushed();
+        let handed = HandedOver::default();
         let service = service_fn(|mut request: Request<Incoming>| {
             spoken.store(true, Ordering::Relaxed);
-            request.extensions_mut().insert(info);
-            self.service.clone().call(request)
+            // What hyper has not written yet would be lost with it.
+            let hands_over = handover::may_follow(&request) && flushed.get();
+            request
+                .extensions_mut()
+                .insert(ConnInfo { hands_over, ..info });
+            let answer = self.service.clone().call(request);
+            handed.unless(answer)
         });
         let connection = self.http.serve_connection(TokioIo::new(socket), service);
         // In a box, because a future keeps room for every place that a value passes through.
         let mut connection = Box::pin(connection.with_upgrades());
         let mut first_request = pin!(tokio::time::sleep(self.settings.first_request));
         let mut stopping = false;
-        loop {
+        let handover = loop {
             // Whoever has spoken is not waited for any more, and that is known without asking the timer.
             let silent = poll_fn(|cx| match spoken.load(Ordering::Relaxed) {
                 true => Poll::Pending,
@@ -168,17 +198,66 @@ where
                     if let Err(fault) = outcome && !spoken.load(Ordering::Relaxed) {
                         dropped("http", info.peer, &fault);
                     }
-                    return;
+                    return None;
                 }
-                () = silent => return dropped("silent", info.peer, &"no request in time"),
-                () = ends.stop.cancelled(), if !stopping => {
+                handover = handed.taken() => break handover,
+                () = silent => {
+                    dropped("silent", info.peer, &"no request in time");
+                    return None;
+                }
+                () = ends.stop.given(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                // Nobody is killed who has not been asked to stop: one look less for every message.
-                () = ends.kill.cancelled(), if stopping => return,
+                () = ends.kill.given() => return None,
             }
-        }
+        };
+        let parts = Pin::into_inner(connection).into_parts()?;
+        let mut socket = parts.io.into_inner();
+        socket.unread(parts.read_buf);
+        let (handover, head) = handover;
+        handover.begin(socket, head)
+    }
+}
+
+/// A response that hyper is not given, and its head.
+#[derive(Default)]
+struct HandedOver {
+    slot: Mutex<Option<(Handover, Bytes)>>,
+    /// Whether there is one: to look at that takes no lock.
+    filled: AtomicBool,
+}
+
+impl HandedOver {
+    /// The response, unless it is to be handed over: then hyper waits for it in vain.
+    async fn unless<B>(
+        &self,
+        answer: impl Future<Output = Result<Response<B>, Infallible>>,
+    ) -> Result<Response<B>, Infallible> {
+        let mut response = answer.await?;
+        let Some(handover) = handover::take(&mut response) else {
+            return Ok(response);
+        };
+        let head = handover::head(&response.into_parts().0);
+        *self.slot() = Some((handover, head));
+        self.filled.store(true, Ordering::Release);
+        std::future::pending().await
+    }
+
+    /// Ready as soon as it is; to be asked after hyper.
+    async fn taken(&self) -> (Handover, Bytes) {
+        poll_fn(|_| {
+            let taken = self
+                .filled
+                .load(Ordering::Acquire)
+                .then(|| self.slot().take());
+            taken.flatten().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<(Handover, Bytes)>> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

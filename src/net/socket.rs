@@ -2,9 +2,12 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -17,6 +20,9 @@ use crate::telemetry::metrics::names;
 #[derive(Debug)]
 pub struct Socket {
     stream: Stream,
+    /// What was read too early, to be read again.
+    unread: Option<Box<Bytes>>,
+    flushed: Flushed,
     _place: Place,
 }
 
@@ -43,10 +49,32 @@ impl Drop for Place {
     }
 }
 
+/// Whether all that was written has been flushed; hyper flushes as soon as it has nothing left to write.
+#[derive(Clone, Debug)]
+pub(super) struct Flushed(Arc<AtomicBool>);
+
+impl Default for Flushed {
+    fn default() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+impl Flushed {
+    pub(super) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, flushed: bool) {
+        self.0.store(flushed, Ordering::Relaxed);
+    }
+}
+
 impl Socket {
     pub(super) fn plain(stream: TcpStream, place: Place) -> Self {
         Self {
             stream: Stream::Plain(stream),
+            unread: None,
+            flushed: Flushed::default(),
             _place: place,
         }
     }
@@ -54,7 +82,20 @@ impl Socket {
     pub(super) fn tls(stream: TlsStream<TcpStream>, place: Place) -> Self {
         Self {
             stream: Stream::Tls(Box::new(stream)),
+            unread: None,
+            flushed: Flushed::default(),
             _place: place,
+        }
+    }
+
+    pub(super) fn flushed(&self) -> Flushed {
+        self.flushed.clone()
+    }
+
+    /// What was read and is not the reader's: it is read again before anything else.
+    pub fn unread(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.unread = Some(Box::new(bytes));
         }
     }
 
@@ -76,6 +117,15 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(bytes) = &mut self.unread {
+            let count = bytes.len().min(buf.remaining());
+            buf.put_slice(&bytes[..count]);
+            bytes.advance(count);
+            if bytes.is_empty() {
+                self.unread = None;
+            }
+            return Poll::Ready(Ok(()));
+        }
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -89,6 +139,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.flushed.set(false);
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -100,6 +151,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.flushed.set(false);
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
@@ -114,10 +166,12 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        let flushed = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        };
+        self.flushed.set(flushed.is_ready());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

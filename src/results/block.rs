@@ -47,10 +47,19 @@ impl Block {
         }
     }
 
-    /// One block out of consecutive ones. Keeps the forms that all of them have.
-    pub(super) fn join(blocks: &[Block]) -> Option<Block> {
+    /// One block out of consecutive ones, in all the forms that any of them has.
+    pub(super) fn join(blocks: &mut [Block], encode: Encode) -> Option<Block> {
         let first = blocks.first()?.first;
-        let forms = std::array::from_fn(|form| join_form(blocks, form));
+        let mut forms = [const { None }; Form::ALL.len()];
+        for form in Form::ALL {
+            let at = form.index();
+            if blocks.iter().any(|block| block.forms[at].is_some()) {
+                for block in &mut *blocks {
+                    block.ensure(form, encode);
+                }
+                forms[at] = join_form(blocks, at);
+            }
+        }
         Some(Block {
             first,
             forms,

@@ -2,7 +2,7 @@
 //!
 //! A reader at position *n* asks for what follows *n* and gets a slice of shared bytes; it costs the log
 //! nothing to be read slowly. Blocks of about 64 KiB are sealed; the open tail is a short list of small
-//! blocks, joined sixteen at a time so that a reader who is behind finds few parts. When the log outgrows
+//! blocks, joined before they are read so that a reader who is behind finds few parts. When the log outgrows
 //! its bound, derived forms go first, then the blocks that were read longest ago; what they held is read
 //! back from the store by whoever asks for it ([`Read::Evicted`], [`Log::restore`]).
 
@@ -14,10 +14,11 @@ use crate::sockjs::{Form, Slice};
 
 /// A block of at least this many bytes is sealed.
 const SEGMENT_BYTES: usize = 64 * 1024;
-/// So many tail blocks of one size are joined to one.
-const JOIN: usize = 16;
-/// How often a block of a settled burst counts as joined already.
-const SETTLED: u8 = 1;
+/// So many answers' blocks may wait to be joined while nobody reads.
+const FRESH_MAX: usize = 16;
+/// A block is joined to the next as long as it is at most so many times as large: a reader who follows then finds one
+/// to three parts, and the bytes are copied about a dozen times until they are sealed, once for all readers.
+const JOIN_RATIO: usize = 4;
 /// Blocks that were put back may take this part of the memory before they go first.
 const RESTORED_SHARE: usize = 4;
 /// No slice has more parts than this: `writev` takes at most 1,024 on Linux.
@@ -68,8 +69,10 @@ pub struct Log {
     campaign: CampaignId,
     encode: Encode,
     sealed: Vec<Slot>,
-    /// Small blocks in order, with how often each has been joined.
-    tail: Vec<(Block, u8)>,
+    /// Small blocks in order, the largest first.
+    tail: Vec<Block>,
+    /// How many of them, at the end, are as they were appended.
+    fresh: usize,
     last: Seq,
     bytes: usize,
     reads: u64,
@@ -91,6 +94,7 @@ impl Log {
             encode,
             sealed,
             tail: Vec::new(),
+            fresh: 0,
             last,
             bytes: 0,
             reads: 0,
@@ -126,22 +130,15 @@ impl Log {
             let (now, later) = rest.split_at(segment_of(rest));
             let block = self.block(now);
             self.bytes += block.bytes();
-            self.tail.push((block, 0));
+            self.tail.push(block);
+            self.fresh += 1;
             rest = later;
         }
-        self.tidy_tail();
-        true
-    }
-
-    /// Joins what was appended since the last time, so that readers who were woken for all of it find one part to
-    /// write, and every form is made once and not once an answer.
-    pub fn settle(&mut self) {
-        let tail = self.tail.iter().rev();
-        let fresh = tail.take_while(|(_, level)| *level < SETTLED).count();
-        if fresh > 0 {
-            self.join_tail(self.tail.len() - fresh, SETTLED);
-            self.tidy_tail();
+        if self.fresh >= FRESH_MAX {
+            self.settle();
         }
+        self.seal();
+        true
     }
 
     /// What follows `after` in this form: whole messages, ending with the one that reaches `budget` bytes.
@@ -149,6 +146,7 @@ impl Log {
         if after >= self.last {
             return Read::End;
         }
+        self.settle();
         self.reads += 1;
         let mut slice = Slice::default();
         let mut cursor = after;
@@ -270,10 +268,8 @@ impl Log {
     }
 
     fn read_tail(&mut self, mut cursor: Seq, form: Form, budget: usize, slice: &mut Slice) -> Seq {
-        let from = self
-            .tail
-            .partition_point(|(block, _)| block.last() <= cursor);
-        for (block, _) in &mut self.tail[from..] {
+        let from = self.tail.partition_point(|block| block.last() <= cursor);
+        for block in &mut self.tail[from..] {
             if !wants_more(slice, budget) {
                 break;
             }
@@ -284,38 +280,42 @@ impl Log {
         cursor
     }
 
-    /// Joins equal neighbours at the tail's end and seals what has grown large enough.
-    fn tidy_tail(&mut self) {
-        while let Some(level) = self.tail.last().map(|(_, level)| *level)
-            && self
-                .tail
-                .iter()
-                .rev()
-                .take_while(|(_, other)| *other == level)
-                .count()
-                >= JOIN
-        {
-            self.join_tail(self.tail.len() - JOIN, level + 1);
+    /// Joins what was appended since the last time, and what is not much larger before it, so that whoever follows finds
+    /// few parts to write, and every form is made once and not once an answer.
+    fn settle(&mut self) {
+        if self.fresh == 0 {
+            return;
         }
-        let bytes: usize = self.tail.iter().map(|(block, _)| block.plain_bytes()).sum();
+        let mut from = self.tail.len() - self.fresh;
+        let mut bytes: usize = self.tail[from..].iter().map(Block::plain_bytes).sum();
+        while let Some(before) = from.checked_sub(1)
+            && self.tail[before].plain_bytes() <= bytes * JOIN_RATIO
+        {
+            from = before;
+            bytes += self.tail[before].plain_bytes();
+        }
+        self.join_tail(from);
+    }
+
+    /// Seals the tail once it has grown large enough.
+    fn seal(&mut self) {
+        let bytes: usize = self.tail.iter().map(Block::plain_bytes).sum();
         if bytes >= SEGMENT_BYTES {
-            self.join_tail(0, 0);
-            self.sealed
-                .extend(self.tail.drain(..).map(|(block, _)| Slot::Kept(block)));
+            self.join_tail(0);
+            self.sealed.extend(self.tail.drain(..).map(Slot::Kept));
         }
     }
 
-    fn join_tail(&mut self, from: usize, level: u8) {
-        if let [(_, joined)] = &mut self.tail[from..] {
-            *joined = level;
+    fn join_tail(&mut self, from: usize) {
+        self.fresh = 0;
+        if self.tail.len() - from < 2 {
             return;
         }
-        let blocks: Vec<Block> = self.tail.drain(from..).map(|(block, _)| block).collect();
+        let mut blocks: Vec<Block> = self.tail.drain(from..).collect();
         let before: usize = blocks.iter().map(Block::bytes).sum();
-        if let Some(joined) = Block::join(&blocks) {
-            // Forms that not all had are dropped here, and made again by the next reader.
+        if let Some(joined) = Block::join(&mut blocks, self.encode) {
             self.bytes = self.bytes - before + joined.bytes();
-            self.tail.push((joined, level));
+            self.tail.push(joined);
         }
     }
 

@@ -42,19 +42,25 @@ pub enum Form {
     Line,
     /// `data: a["..."]` and two CRLF with `%`, CR, LF and NUL escaped, for eventsource.
     Event,
+    /// The same as [`Form::Line`], as one chunk of HTTP/1.1.
+    ChunkedLine,
+    /// The same as [`Form::Event`], as one chunk of HTTP/1.1.
+    ChunkedEvent,
     /// `"...",` for polls: the transport wraps a run of them in `a[` and `]` and drops the last comma.
     Piece,
 }
 
 impl Form {
     /// Every form, in the order of their indexes.
-    pub const ALL: [Form; 7] = [
+    pub const ALL: [Form; 9] = [
         Form::RawFrame,
         Form::RawDeflated,
         Form::SockJsFrame,
         Form::SockJsDeflated,
         Form::Line,
         Form::Event,
+        Form::ChunkedLine,
+        Form::ChunkedEvent,
         Form::Piece,
     ];
 

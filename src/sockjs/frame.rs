@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use smallvec::smallvec;
 
 use super::close::Close;
 use super::codec::{Kind, put_frame};
-use super::form::{Form, Parts, Slice};
+use super::form::{Form, Slice};
 use super::payload::{escape_event, quote, quote_for_script};
 
 /// One unit from server to client.
@@ -126,18 +125,12 @@ impl Framing {
         self.wrap(&bare)
     }
 
-    /// A slice in this transport's [`Framing::form`]: as it is, or wrapped to one frame if the form
-    /// is [`Form::Piece`].
+    /// A slice in [`Form::Piece`], all in one frame.
     #[must_use]
-    pub fn slice(&self, slice: Slice) -> Parts {
-        match self.form() {
-            Form::Piece => {
-                let mut frame = BytesMut::with_capacity(slice.len + 2);
-                write_pieces(slice.parts.iter().map(|part| &**part), &mut frame);
-                smallvec![self.wrap(&frame)]
-            }
-            _ => slice.parts,
-        }
+    pub fn pieces(&self, slice: &Slice) -> Bytes {
+        let mut bare = BytesMut::with_capacity(slice.len + 2);
+        write_pieces(slice.parts.iter().map(|part| &**part), &mut bare);
+        self.wrap(&bare)
     }
 
     /// Wraps a bare frame such as `o` or `a["x"]`.
@@ -302,17 +295,15 @@ mod tests {
     }
 
     #[test]
-    fn slices_of_pieces_become_one_frame_and_others_pass_untouched() {
-        let slice = |parts: &[&'static str]| Slice {
-            parts: parts.iter().map(|part| Bytes::from(*part)).collect(),
-            len: parts.iter().map(|part| part.len()).sum(),
-            messages: parts.len(),
+    fn slices_of_pieces_become_one_frame() {
+        let parts = ["\"x\",", "\"y\",\"z\","];
+        let slice = Slice {
+            parts: parts.map(Bytes::from).into_iter().collect(),
+            len: parts.concat().len(),
+            messages: 3,
             drained: false,
         };
-        let parts = Framing::Xhr.slice(slice(&["\"x\",", "\"y\",\"z\","]));
-        assert_eq!(parts.as_slice(), ["a[\"x\",\"y\",\"z\"]\n"]);
-        let parts = Framing::XhrStreaming.slice(slice(&["one\n", "two\n"]));
-        assert_eq!(parts.as_slice(), ["one\n", "two\n"]);
+        assert_eq!(Framing::Xhr.pieces(&slice), "a[\"x\",\"y\",\"z\"]\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod close;
 pub mod codec;
+pub mod coding;
 pub mod deflate;
 pub mod form;
 pub mod frame;
@@ -15,6 +16,7 @@ pub mod session;
 pub mod settings;
 
 pub use close::Close;
+pub use coding::Coding;
 pub use form::{Form, Parts, Slice, Transport};
 pub use frame::{Frame, Framing};
 pub use outbox::Outbox;

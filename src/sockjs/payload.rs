@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 
 use bytes::{BufMut, BytesMut};
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
 use super::codec::{HEADER_MAX, Kind, put_frame, put_header};
+use super::coding::{CHUNK_END, put_chunk_header};
 use super::deflate::Deflater;
 use super::form::Form;
 
@@ -32,7 +33,21 @@ pub fn encode(form: Form, message: &[u8], out: &mut BytesMut) {
             array_of_one(message, Quoting::of(message), out);
             out.put_u8(b'\n');
         }
-        Form::Event => encode_event(message, out),
+        Form::Event => encode_event(message, Quoting::of(message), out),
+        Form::ChunkedLine => {
+            let quoting = Quoting::of(message);
+            put_chunk_header(out, quoting.len + ARRAY_EXTRA + 1);
+            array_of_one(message, quoting, out);
+            out.put_slice(b"\n\r\n");
+        }
+        Form::ChunkedEvent => {
+            let quoting = Quoting::of(message);
+            let escapes = memchr_iter(b'%', message).count() * 2;
+            let len = quoting.len + ARRAY_EXTRA + EVENT_EXTRA + escapes;
+            put_chunk_header(out, len);
+            encode_event(message, quoting, out);
+            out.put_slice(CHUNK_END);
+        }
         Form::Piece => {
             quote(message, out);
             out.put_u8(b',');
@@ -100,9 +115,11 @@ fn deflated(text: &[u8], out: &mut BytesMut) {
     DEFLATER.with_borrow_mut(|deflater| deflater.put_text_frame(out, text));
 }
 
-fn encode_event(message: &[u8], out: &mut BytesMut) {
-    let quoting = Quoting::of(message);
-    out.reserve(quoting.len + ARRAY_EXTRA + 10);
+/// What an event has more than its frame, in bytes.
+const EVENT_EXTRA: usize = 10;
+
+fn encode_event(message: &[u8], quoting: Quoting, out: &mut BytesMut) {
+    out.reserve(quoting.len + ARRAY_EXTRA + EVENT_EXTRA);
     out.put_slice(b"data: ");
     let start = out.len();
     array_of_one(message, quoting, out);
@@ -325,6 +342,11 @@ mod tests {
         assert_eq!(
             encoded(Form::Event, "50% \n"),
             b"data: a[\"50%25 \\n\"]\r\n\r\n"
+        );
+        assert_eq!(encoded(Form::ChunkedLine, "x"), b"7\r\na[\"x\"]\n\r\n");
+        assert_eq!(
+            encoded(Form::ChunkedEvent, "50% \n"),
+            b"17\r\ndata: a[\"50%25 \\n\"]\r\n\r\n\r\n"
         );
     }
 

@@ -59,25 +59,20 @@ impl CampaignLog {
 
     /// Wakes everybody who reads.
     pub fn ring(&self) {
-        self.begin_waking();
+        // Cleared first: what is appended from here on asks for another ring.
+        self.ring_due.store(false, Ordering::SeqCst);
         self.wake_some(usize::MAX, usize::MAX);
     }
 
     /// Wakes everybody who reads, a few at a time. What a reader needs is then still in the processor's cache when its
     /// turn comes, and more answers come in between, so that readers of a busy log get more at once.
     pub async fn ring_in_turns(&self) {
-        self.begin_waking();
+        self.ring_due.store(false, Ordering::SeqCst);
         let mut left = self.wake_some(usize::MAX, WOKEN_AT_ONCE);
         while left > 0 {
             yield_now().await;
             left = self.wake_some(left, WOKEN_AT_ONCE);
         }
-    }
-
-    fn begin_waking(&self) {
-        // Cleared first: what is appended from here on asks for another ring.
-        self.ring_due.store(false, Ordering::SeqCst);
-        lock(&self.log).settle();
     }
 
     /// Rings the last `count` of the first `left` bells; how many are left. From the end to the front, because the

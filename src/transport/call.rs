@@ -17,6 +17,8 @@ pub(super) struct Call<'r> {
     /// The client's address, also if another node has brought the request.
     pub(super) address: IpAddr,
     pub(super) bearer: Bearer,
+    /// See [`ConnInfo::hands_over`](crate::net::ConnInfo::hands_over).
+    pub(super) hands_over: bool,
 }
 
 impl<'r> Call<'r> {
@@ -24,7 +26,7 @@ impl<'r> Call<'r> {
     pub(super) fn new(
         (method, path, query): (&'r Method, &'r str, &'r str),
         headers: &'r HeaderMap,
-        address: IpAddr,
+        (address, hands_over): (IpAddr, bool),
         relay: Option<&Relay>,
     ) -> Self {
         let mut call = Self {
@@ -34,6 +36,7 @@ impl<'r> Call<'r> {
             headers,
             address,
             bearer: Bearer::Client,
+            hands_over,
         };
         if let Some(relay) = relay {
             if !query.is_empty() {

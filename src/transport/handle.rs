@@ -11,7 +11,7 @@ use crate::bell::Bell;
 use crate::clock::Timestamp;
 use crate::limits::permits::Permit;
 use crate::sockjs::session::{Expired, Receiver, ReceiverId, Refused, Sent, Step};
-use crate::sockjs::{Close, Framing, Parts, Session, Transport};
+use crate::sockjs::{Close, Coding, Form, Framing, Parts, Session, Transport};
 
 /// A session that the registry knows. Its methods never wait for a client or an application.
 pub(super) struct Handle {
@@ -47,6 +47,8 @@ pub(super) enum Pulled {
         messages: usize,
         /// Whether the response ends; the receiver has then been detached already.
         sent: Sent,
+        /// Whether nothing follows for now.
+        drained: bool,
     },
     /// Pull again when the bell rings, and at this moment at the latest.
     Wait(Timestamp),
@@ -116,9 +118,14 @@ impl Handle {
     }
 
     /// What receiver `id` hands out next.
-    pub(super) fn pull(&self, id: ReceiverId, framing: &Framing, now: Timestamp) -> Pulled {
+    pub(super) fn pull(
+        &self,
+        id: ReceiverId,
+        (framing, coding): (&Framing, Coding),
+        now: Timestamp,
+    ) -> Pulled {
         let mut state = self.lock();
-        let pulled = state.pull(id, framing, now);
+        let pulled = state.pull(id, (framing, coding), now);
         if let Pulled::Parts {
             sent: Sent::Ends, ..
         } = pulled
@@ -143,6 +150,11 @@ impl Handle {
         drop(state);
         // So that an application which only answers need not keep a bell.
         self.bell.ring();
+    }
+
+    /// Whether `id` is the receiver.
+    pub(super) fn is_attached(&self, id: ReceiverId) -> bool {
+        self.lock().session.is_attached(id)
     }
 
     /// The connection of receiver `id` is gone; whether that was the end of the session.
@@ -195,24 +207,34 @@ impl Handle {
 }
 
 impl State {
-    fn pull(&mut self, id: ReceiverId, framing: &Framing, now: Timestamp) -> Pulled {
+    fn pull(
+        &mut self,
+        id: ReceiverId,
+        (framing, coding): (&Framing, Coding),
+        now: Timestamp,
+    ) -> Pulled {
         loop {
-            let (parts, messages) = match self.session.poll(id, now) {
+            let (frame, messages) = match self.session.poll(id, now) {
                 Step::End => return Pulled::End,
-                Step::Write(frame) => (Parts::from_elem(framing.frame(&frame), 1), 0),
+                Step::Write(frame) => (framing.frame(&frame), 0),
                 Step::Ask { budget, until } => {
                     let Some(conversation) = &mut self.conversation else {
                         return Pulled::End;
                     };
-                    match conversation.next(framing.form(), budget, now) {
+                    let form = coding.form(framing.form());
+                    match conversation.next(form, budget, now) {
+                        Next::Slice(slice) if form == Form::Piece => {
+                            (framing.pieces(&slice), slice.messages)
+                        }
                         Next::Slice(slice) => {
-                            let messages = slice.messages;
-                            (framing.slice(slice), messages)
+                            return Pulled::Parts {
+                                parts: slice.parts,
+                                messages: slice.messages,
+                                sent: self.session.sent(id, slice.len, now),
+                                drained: slice.drained,
+                            };
                         }
-                        Next::Messages(messages) => {
-                            let frame = framing.messages(&messages);
-                            (Parts::from_elem(frame, 1), messages.len())
-                        }
+                        Next::Messages(messages) => (framing.messages(&messages), messages.len()),
                         Next::Wait => {
                             let wake = conversation.deadline().map_or(until, |at| at.min(until));
                             return Pulled::Wait(wake);
@@ -224,11 +246,12 @@ impl State {
                     }
                 }
             };
-            let bytes = parts.iter().map(bytes::Bytes::len).sum();
             return Pulled::Parts {
-                parts,
+                // The limit of a response counts its data, not their coding.
+                sent: self.session.sent(id, frame.len(), now),
+                parts: Parts::from_elem(coding.code(frame), 1),
                 messages,
-                sent: self.session.sent(id, bytes, now),
+                drained: false,
             };
         }
     }
@@ -251,8 +274,8 @@ mod tests {
 
     use super::*;
     use crate::limits::permits::Permits;
+    use crate::sockjs::Outbox;
     use crate::sockjs::settings::Timing;
-    use crate::sockjs::{Form, Outbox};
 
     const T0: Timestamp = Timestamp::from_secs(1_000);
     const STREAM: Receiver = Receiver::Stream { limit: 4096 };
@@ -315,7 +338,7 @@ mod tests {
     }
 
     fn frame(handle: &Handle, id: ReceiverId) -> Option<(String, Sent)> {
-        match handle.pull(id, &Framing::XhrStreaming, T0) {
+        match handle.pull(id, (&Framing::XhrStreaming, Coding::Plain), T0) {
             Pulled::Parts { parts, sent, .. } => {
                 let text = String::from_utf8(parts.concat()).unwrap();
                 Some((text, sent))

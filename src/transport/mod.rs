@@ -1,14 +1,17 @@
 //! SockJS and raw WebSocket over warp: sockets and HTTP bodies around the pure sessions of `sockjs`.
 
+mod alarm;
 pub mod application;
+mod attached;
 mod bounds;
 mod call;
 pub mod directory;
-mod driver;
+mod frames;
 mod handle;
 mod headers;
 mod meters;
 mod mount;
+mod outbound;
 mod pages;
 mod receiving;
 mod records;
@@ -16,6 +19,7 @@ mod registry;
 pub mod relay;
 mod renewal;
 mod sending;
+mod streaming;
 pub mod upgrade;
 pub mod websocket;
 mod whereabouts;

@@ -273,8 +273,9 @@ impl Inner {
             request.path.as_str(),
             request.query.as_str(),
         );
-        let address = self.address(request);
-        Call::new(line, &request.headers, address, relay.map(Arc::as_ref))
+        let hands_over = request.connection.is_some_and(|info| info.hands_over);
+        let from = (self.address(request), hands_over);
+        Call::new(line, &request.headers, from, relay.map(Arc::as_ref))
     }
 
     fn socket(&self, mode: Mode, request: Request) -> Response {

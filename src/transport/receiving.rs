@@ -9,16 +9,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use warp::Reply;
 use warp::reply::Response;
 
+use super::attached::receive;
 use super::bounds::NotOpened;
 use super::call::Call;
-use super::driver::{Frames, receive};
+use super::frames::{Chunks, Frames};
 use super::headers::{EVENT_STREAM, HTML, JAVASCRIPT, PLAIN, Recipes};
 use super::pages::{answer, not_opened, unknown_to_node};
 use super::registry::Registry;
 use super::relay::{Bearer, Outcome, Owner};
+use super::streaming::Streaming;
 use super::whereabouts::Whereabouts;
+use crate::net::Handover;
 use crate::sockjs::frame::{BadCallback, callback};
-use crate::sockjs::{Close, Framing, Transport};
+use crate::sockjs::{Close, Coding, Framing, Transport};
 
 /// One request for frames.
 pub(super) struct Receiving<'r> {
@@ -59,7 +62,15 @@ impl Receiving<'_> {
                 // Not said of a session that is received from.
                 Ok(Whereabouts::Nowhere) => return unknown_to_node(),
             };
-            if let Some(frames) = receive(registry, handle, self.transport, &framing).await {
+            if let Some(frames) = receive(
+                registry,
+                handle,
+                self.transport,
+                &framing,
+                self.coding(&framing),
+            )
+            .await
+            {
                 return self.respond(registry, &framing, frames).await;
             }
         }
@@ -82,7 +93,7 @@ impl Receiving<'_> {
         let fetched = tokio::select! {
             fetched = relay.fetch(owner, errand, framing, heartbeat, stop) => fetched,
             () = stop.cancelled() => {
-                let frames = Frames::refusing(framing.clone(), Close::go_away());
+                let frames = Frames::refusing(framing.clone(), self.coding(framing), Close::go_away());
                 return Some(self.respond(registry, framing, frames).await);
             }
         };
@@ -94,7 +105,8 @@ impl Receiving<'_> {
                 if !relay.is_lost(&name, owner).await {
                     return None;
                 }
-                let frames = Frames::refusing(framing.clone(), Close::interrupted());
+                let frames =
+                    Frames::refusing(framing.clone(), self.coding(framing), Close::interrupted());
                 Some(self.respond(registry, framing, frames).await)
             }
         }
@@ -103,11 +115,30 @@ impl Receiving<'_> {
     async fn respond(&self, registry: &Registry, framing: &Framing, frames: Frames) -> Response {
         let headers = self.headers(registry, framing);
         if framing.is_polling() {
-            return one_frame(headers, frames).await;
+            return one_frame(headers, frames.into()).await;
         }
-        let mut response = warp::reply::stream(frames).into_response();
+        let mut response = if self.coding(framing) == Coding::Chunked {
+            let handover =
+                Handover::new(move |socket, head| Box::pin(Streaming::new(socket, head, frames)));
+            let mut response = Response::default();
+            response.extensions_mut().insert(handover);
+            response
+        } else {
+            warp::reply::stream(Chunks::from(frames)).into_response()
+        };
         *response.headers_mut() = headers;
         response
+    }
+
+    /// A stream is written past hyper where that can be. To another node it is not: that one would unpack and pack each
+    /// message's chunk by itself.
+    fn coding(&self, framing: &Framing) -> Coding {
+        let alone = framing.is_polling() || self.call.bearer == Bearer::Node;
+        if self.call.hands_over && !alone {
+            Coding::Chunked
+        } else {
+            Coding::Plain
+        }
     }
 
     fn framing(&self) -> Result<Framing, BadCallback> {
@@ -160,11 +191,11 @@ impl Receiving<'_> {
 
 /// Waits for the frame, so that the answer has a length. A client that leaves meanwhile drops this
 /// future, and the frames with it.
-async fn one_frame(headers: HeaderMap, mut frames: Frames) -> Response {
-    let first = poll_fn(|context| frames.poll_chunk(context)).await;
+async fn one_frame(headers: HeaderMap, mut chunks: Chunks) -> Response {
+    let first = poll_fn(|context| chunks.poll_chunk(context)).await;
     let mut frame = first.unwrap_or_default();
     // A poll's frame is one part by its framing; were it more, none would be lost.
-    while let Some(more) = poll_fn(|context| frames.poll_chunk(context)).await {
+    while let Some(more) = poll_fn(|context| chunks.poll_chunk(context)).await {
         frame = [frame, more].concat().into();
     }
     answer(StatusCode::OK, headers, frame)

@@ -1,8 +1,6 @@
 //! WebSocket sessions, raw and SockJS-framed: accepts the handshake and owns the task that drives the socket.
 
-mod alarm;
 mod driver;
-mod outbound;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -20,8 +20,6 @@ use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::alarm::Alarm;
-use super::outbound::{Outbound, frame_messages};
 use super::{Meters, Mode, Opening, Shared};
 use crate::bell::Bell;
 use crate::clock::Timestamp;
@@ -32,7 +30,9 @@ use crate::sockjs::frame::{Frame, Framing};
 use crate::sockjs::session::{Receiver, ReceiverId, Step};
 use crate::sockjs::{Close, Form, Session, Slice};
 use crate::telemetry::metrics::names;
+use crate::transport::alarm::Alarm;
 use crate::transport::application::{Conversation, Next};
+use crate::transport::outbound::{Outbound, frame_messages};
 
 /// How much the application is asked for at a time, in bytes: enough that a system call's fixed cost
 /// vanishes, little enough that a pong does not wait long behind it.

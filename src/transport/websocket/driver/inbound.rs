@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::{Asked, Driver, Phase};
 use crate::sockjs::codec::Event;
 use crate::sockjs::inbound::decode_socket;
+use crate::transport::outbound::Outbound;
 use crate::transport::websocket::Mode;
-use crate::transport::websocket::outbound::Outbound;
 
 /// How much is read at a time, on the stack, in bytes.
 const READ: usize = 8 * 1024;

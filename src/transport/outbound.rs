@@ -61,6 +61,15 @@ impl Outbound {
         self.parts.push(frames);
     }
 
+    /// Queues what a session hands out.
+    pub(super) fn extend(&mut self, parts: Parts) {
+        if self.parts.is_empty() {
+            self.parts = parts;
+        } else {
+            self.parts.extend(parts);
+        }
+    }
+
     /// Queues a pong, unless too many wait already.
     pub(super) fn pong(&mut self, payload: &[u8]) {
         if self.urgent.len() - self.urgent_at < URGENT_MAX {
@@ -191,7 +200,7 @@ pub(super) fn frame_messages(messages: &[Bytes], form: Form) -> Bytes {
                 put_frame(&mut out, Kind::Text, &array);
             }
         }
-        Form::RawFrame | Form::Line | Form::Event | Form::Piece => {
+        _ => {
             let size = |one: &Bytes| header_len(one.len()) + one.len();
             out.reserve(messages.iter().map(size).sum());
             for one in messages {

@@ -1,0 +1,134 @@
+//! The place of a session's one receiver: taken, asked for frames through, and given back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::frames::Frames;
+use super::handle::{Handle, Pulled};
+use super::registry::Registry;
+use crate::bell::Bell;
+use crate::clock::Timestamp;
+use crate::sockjs::session::{Receiver, ReceiverId, Refused, Sent};
+use crate::sockjs::{Close, Coding, Framing, Transport};
+
+/// The place of a session's receiver, taken. Dropped before it is vacated, it means that the client
+/// has gone: the session ends.
+pub(super) struct Attached {
+    registry: Arc<Registry>,
+    handle: Arc<Handle>,
+    id: ReceiverId,
+    transport: Transport,
+    vacated: bool,
+}
+
+impl Attached {
+    /// Takes the place in a session that may be there already.
+    pub(super) fn new(
+        registry: &Arc<Registry>,
+        handle: Arc<Handle>,
+        kind: Receiver,
+        transport: Transport,
+    ) -> Result<Self, Refused> {
+        let id = handle.attach(kind, registry.clock().now())?;
+        Ok(Self {
+            registry: Arc::clone(registry),
+            handle,
+            id,
+            transport,
+            vacated: false,
+        })
+    }
+
+    /// What is handed out next. After [`Sent::Ends`] or [`Pulled::End`] there is nothing more, and
+    /// dropping this means nothing any more.
+    pub(super) fn pull(&mut self, framing: &Framing, coding: Coding) -> Pulled {
+        let pulled = self.handle.pull(self.id, (framing, coding), self.now());
+        let ended = match &pulled {
+            Pulled::Parts {
+                parts,
+                messages,
+                sent,
+                ..
+            } => {
+                let bytes = parts.iter().map(Bytes::len).sum();
+                let meters = self.registry.meters(self.transport);
+                meters.handed_out(bytes, *messages);
+                *sent == Sent::Ends
+            }
+            Pulled::End => true,
+            Pulled::Wait(_) => false,
+        };
+        if ended {
+            self.vacate();
+        }
+        pulled
+    }
+
+    /// Rung when there may be more.
+    pub(super) fn bell(&self) -> &Bell {
+        self.handle.bell()
+    }
+
+    /// Whether the session has not ended meanwhile, or taken the place away.
+    pub(super) fn is_attached(&self) -> bool {
+        self.handle.is_attached(self.id)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.registry.clock().now()
+    }
+
+    fn vacate(&mut self) {
+        self.vacated = true;
+        // A socket's session ends with its last frame; another's may have been ended by a timer.
+        if self.handle.lost(self.id, self.now()) {
+            self.registry.forget(&self.handle);
+        }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if !self.vacated {
+            self.vacate();
+        }
+    }
+}
+
+/// Attaches a request to its session. A receiver that seems attached is given
+/// [`Settings::abort_grace`](crate::sockjs::Settings) to go away; after that the frames say 2010. None: the session
+/// has ended between being found and being attached to.
+pub(super) async fn receive(
+    registry: &Arc<Registry>,
+    handle: Arc<Handle>,
+    transport: Transport,
+    framing: &Framing,
+    coding: Coding,
+) -> Option<Frames> {
+    let limit = registry.settings().response_limit;
+    let kind = if framing.is_polling() {
+        Receiver::Poll { limit }
+    } else {
+        Receiver::Stream { limit }
+    };
+    let patience = Instant::now() + registry.settings().abort_grace;
+    loop {
+        let vacated = handle.vacated();
+        match Attached::new(registry, Arc::clone(&handle), kind, transport) {
+            Ok(attached) => return Some(Frames::live(framing.clone(), coding, attached)),
+            Err(Refused::Over) => {
+                registry.forget(&handle);
+                return None;
+            }
+            Err(Refused::Busy) => {
+                let gone = tokio::time::timeout_at(patience, vacated).await;
+                if gone.is_err() {
+                    let close = Close::another_connection();
+                    return Some(Frames::refusing(framing.clone(), coding, close));
+                }
+            }
+        }
+    }
+}

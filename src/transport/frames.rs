@@ -1,0 +1,176 @@
+//! The frames of one HTTP response, as its session has them.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_stream::Stream;
+
+use super::alarm::Alarm;
+use super::attached::Attached;
+use super::handle::Pulled;
+use crate::clock::Timestamp;
+use crate::sockjs::frame::Frame;
+use crate::sockjs::session::Sent;
+use crate::sockjs::{Close, Coding, Framing, Parts};
+
+/// A response's frames. They must always be polled by the same task, whose waker is registered once.
+pub(super) struct Frames {
+    framing: Framing,
+    coding: Coding,
+    /// What comes before anything of the session.
+    first: Option<Parts>,
+    /// `None` when nothing follows.
+    attached: Option<Attached>,
+    /// Whether the task is woken by the session's bell.
+    listens: bool,
+    alarm: Option<(Timestamp, Alarm)>,
+}
+
+/// What there is to hand out.
+pub(super) enum Polled {
+    /// Whole frames, or a prelude.
+    Parts {
+        parts: Parts,
+        /// Whether it is of no use to ask again before the task is woken.
+        drained: bool,
+    },
+    /// Nothing yet; the task is woken when that may have changed.
+    Nothing,
+    /// The response is complete.
+    End,
+}
+
+impl Frames {
+    /// Frames of a session as they come.
+    pub(super) fn live(framing: Framing, coding: Coding, attached: Attached) -> Self {
+        let prelude = framing.prelude().map(|prelude| coding.code(prelude));
+        Self {
+            first: prelude.map(|prelude| Parts::from_elem(prelude, 1)),
+            framing,
+            coding,
+            attached: Some(attached),
+            listens: false,
+            alarm: None,
+        }
+    }
+
+    /// A response of one close frame to a receiver that may not attach.
+    pub(super) fn refusing(framing: Framing, coding: Coding, close: Close) -> Self {
+        let close = framing.frame(&Frame::Close(close));
+        let all = framing.prelude().into_iter().chain([close]);
+        Self {
+            first: Some(all.map(|part| coding.code(part)).collect()),
+            framing,
+            coding,
+            attached: None,
+            listens: false,
+            alarm: None,
+        }
+    }
+
+    /// Whether the session has a use for what is still to be handed out.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.attached.as_ref().is_none_or(Attached::is_attached)
+    }
+
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Polled {
+        if let Some(parts) = self.first.take() {
+            let drained = false;
+            return Polled::Parts { parts, drained };
+        }
+        loop {
+            let Some(attached) = &mut self.attached else {
+                return Polled::End;
+            };
+            if !std::mem::replace(&mut self.listens, true) {
+                attached.bell().listen(context);
+            }
+            // Before the pull, so that no ring is missed; what has rung so far, the pull will see.
+            let _ = attached.bell().take();
+            match attached.pull(&self.framing, self.coding) {
+                Pulled::Parts {
+                    parts,
+                    sent,
+                    drained,
+                    ..
+                } => {
+                    if sent == Sent::Ends {
+                        self.attached = None;
+                    }
+                    // Without an alarm there would be no heartbeat.
+                    let drained = drained && sent == Sent::More && self.alarm.is_some();
+                    return Polled::Parts { parts, drained };
+                }
+                Pulled::End => self.attached = None,
+                Pulled::Wait(until) => {
+                    let now = attached.now();
+                    if !self.is_due(until, now, context) {
+                        return Polled::Nothing;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether it is `until`, or somewhat before; if not, the task is woken then. An alarm set too early is left alone
+    /// until it rings: traffic puts heartbeats off, and resetting a timer for every message would cost more.
+    fn is_due(&mut self, until: Timestamp, now: Timestamp, context: &mut Context<'_>) -> bool {
+        // An application whose deadline stays in the past must not make its driver spin.
+        const PAUSE_MIN: Duration = Duration::from_millis(1);
+        let (_, alarm) = match &mut self.alarm {
+            Some(set) if set.0 <= until => set,
+            slot => {
+                let at = Instant::now() + until.since(now).max(PAUSE_MIN);
+                slot.insert((until, Alarm::new(at)))
+            }
+        };
+        let rung = alarm.poll_rung(context);
+        if rung {
+            self.alarm = None;
+        }
+        rung
+    }
+}
+
+/// A response's frames for hyper, each to be its own chunk.
+pub(super) struct Chunks {
+    frames: Frames,
+    /// What has been taken from the session and not been handed out.
+    pending: smallvec::IntoIter<[Bytes; 2]>,
+}
+
+impl From<Frames> for Chunks {
+    fn from(frames: Frames) -> Self {
+        let pending = Parts::new().into_iter();
+        Self { frames, pending }
+    }
+}
+
+impl Chunks {
+    /// The next chunk, or nothing if the response ends.
+    pub(super) fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if let Some(chunk) = self.pending.next() {
+                return Poll::Ready(Some(chunk));
+            }
+            match self.frames.poll(context) {
+                Polled::Parts { parts, .. } => self.pending = parts.into_iter(),
+                Polled::Nothing => return Poll::Pending,
+                Polled::End => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+impl Stream for Chunks {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let chunk = self.get_mut().poll_chunk(context);
+        chunk.map(|chunk| chunk.map(Ok))
+    }
+}
