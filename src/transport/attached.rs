@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
-use super::frames::Frames;
 use super::handle::{Handle, Pulled};
 use super::registry::Registry;
 use crate::bell::Bell;
 use crate::clock::Timestamp;
 use crate::sockjs::session::{Receiver, ReceiverId, Refused, Sent};
-use crate::sockjs::{Close, Coding, Framing, Transport};
+use crate::sockjs::{Coding, Framing, Transport};
 
 /// The place of a session's receiver, taken. Dropped before it is vacated, it means that the client
 /// has gone: the session ends.
@@ -93,42 +91,6 @@ impl Drop for Attached {
     fn drop(&mut self) {
         if !self.vacated {
             self.vacate();
-        }
-    }
-}
-
-/// Attaches a request to its session. A receiver that seems attached is given
-/// [`Settings::abort_grace`](crate::sockjs::Settings) to go away; after that the frames say 2010. None: the session
-/// has ended between being found and being attached to.
-pub(super) async fn receive(
-    registry: &Arc<Registry>,
-    handle: Arc<Handle>,
-    transport: Transport,
-    framing: &Framing,
-    coding: Coding,
-) -> Option<Frames> {
-    let limit = registry.settings().response_limit;
-    let kind = if framing.is_polling() {
-        Receiver::Poll { limit }
-    } else {
-        Receiver::Stream { limit }
-    };
-    let patience = Instant::now() + registry.settings().abort_grace;
-    loop {
-        let vacated = handle.vacated();
-        match Attached::new(registry, Arc::clone(&handle), kind, transport) {
-            Ok(attached) => return Some(Frames::live(framing.clone(), coding, attached)),
-            Err(Refused::Over) => {
-                registry.forget(&handle);
-                return None;
-            }
-            Err(Refused::Busy) => {
-                let gone = tokio::time::timeout_at(patience, vacated).await;
-                if gone.is_err() {
-                    let close = Close::another_connection();
-                    return Some(Frames::refusing(framing.clone(), coding, close));
-                }
-            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use tokio_stream::Stream;
 
 use super::alarm::Alarm;
 use super::attached::Attached;
-use super::handle::Pulled;
+use super::handle::{Handle, Pulled};
+use super::registry::Registry;
 use crate::clock::Timestamp;
 use crate::sockjs::frame::Frame;
-use crate::sockjs::session::Sent;
-use crate::sockjs::{Close, Coding, Framing, Parts};
+use crate::sockjs::session::{Receiver, Refused, Sent};
+use crate::sockjs::{Close, Coding, Framing, Parts, Transport};
 
 /// A response's frames. They must always be polled by the same task, whose waker is registered once.
 pub(super) struct Frames {
@@ -172,5 +174,41 @@ impl Stream for Chunks {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let chunk = self.get_mut().poll_chunk(context);
         chunk.map(|chunk| chunk.map(Ok))
+    }
+}
+
+/// Attaches a request to its session. A receiver that seems attached is given
+/// [`Settings::abort_grace`](crate::sockjs::Settings) to go away; after that the frames say 2010. None: the session
+/// has ended between being found and being attached to.
+pub(super) async fn receive(
+    registry: &Arc<Registry>,
+    handle: Arc<Handle>,
+    transport: Transport,
+    framing: &Framing,
+    coding: Coding,
+) -> Option<Frames> {
+    let limit = registry.settings().response_limit;
+    let kind = if framing.is_polling() {
+        Receiver::Poll { limit }
+    } else {
+        Receiver::Stream { limit }
+    };
+    let patience = Instant::now() + registry.settings().abort_grace;
+    loop {
+        let vacated = handle.vacated();
+        match Attached::new(registry, Arc::clone(&handle), kind, transport) {
+            Ok(attached) => return Some(Frames::live(framing.clone(), coding, attached)),
+            Err(Refused::Over) => {
+                registry.forget(&handle);
+                return None;
+            }
+            Err(Refused::Busy) => {
+                let gone = tokio::time::timeout_at(patience, vacated).await;
+                if gone.is_err() {
+                    let close = Close::another_connection();
+                    return Some(Frames::refusing(framing.clone(), coding, close));
+                }
+            }
+        }
     }
 }

@@ -9,10 +9,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use warp::Reply;
 use warp::reply::Response;
 
-use super::attached::receive;
 use super::bounds::NotOpened;
 use super::call::Call;
-use super::frames::{Chunks, Frames};
+use super::frames::{Chunks, Frames, receive};
 use super::headers::{EVENT_STREAM, HTML, JAVASCRIPT, PLAIN, Recipes};
 use super::pages::{answer, not_opened, unknown_to_node};
 use super::registry::Registry;
