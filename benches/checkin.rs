@@ -9,6 +9,7 @@ use answerback::agents::{self, Agents, Front, LogSink, log::SinkSettings};
 use answerback::catalog::entity::{Entity, Host, HostDetails};
 use answerback::catalog::{Catalog, Edit, State, builtin};
 use answerback::clock::{Clock, Timestamp};
+use answerback::net::{self, Arrival, ConnInfo};
 use answerback::results::{HostId, QueryId, Question, Rules, UserId};
 use answerback::store::Store;
 use answerback::store::embedded::{EmbeddedStore, Fsync, Settings};
@@ -91,8 +92,17 @@ impl Bench {
             .unwrap();
         self.runtime.block_on(async {
             let rest = warp::service(warp::any().map(warp::reply).map(Reply::into_response));
-            let mut service = Front::new(Arc::clone(&self.agents), rest);
-            let reply = service.call(request).await.unwrap();
+            let mut service = Front::new(Arc::clone(&self.agents), net::Filtered(rest));
+            let connection = ConnInfo {
+                peer: ([127, 0, 0, 1], 1).into(),
+                tls: false,
+                hands_over: false,
+            };
+            let arrival = Arrival {
+                connection,
+                request,
+            };
+            let reply = service.call(arrival).await.unwrap();
             assert_eq!(reply.status(), 200);
             reply.into_body().collect().await.unwrap().to_bytes()
         })

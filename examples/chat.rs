@@ -71,6 +71,13 @@ async fn main() -> std::io::Result<()> {
     let (settings, stop) = (net::Settings::default(), CancellationToken::new());
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
     let listener = Listener::bind(address, &settings)?;
-    net::serve(listener, None, warp::service(routes), settings, stop).await;
+    net::serve(
+        listener,
+        None,
+        net::Filtered(warp::service(routes)),
+        settings,
+        stop,
+    )
+    .await;
     Ok(())
 }

@@ -125,7 +125,7 @@ async fn main() -> anyhow::Result<()> {
     let served = net::serve(
         listener,
         None,
-        warp::service(route),
+        net::Filtered(warp::service(route)),
         net_settings,
         stop.clone(),
     );

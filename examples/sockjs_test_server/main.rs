@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let (mounts, filter) = services::all(&around);
     let stop = CancellationToken::new();
-    let service = warp::service(filter);
+    let service = net::Filtered(warp::service(filter));
     tasks.spawn(net::serve(listener, None, service, settings, stop.clone()));
     tokio::signal::ctrl_c().await?;
     for mount in &mounts {

@@ -1,7 +1,6 @@
 //! Paths, bodies and refusals in the shapes that osquery knows.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,7 +18,7 @@ use super::Agents;
 use super::wire::answer::json;
 use super::wire::{self, Fault};
 use crate::limits::rate::Wait;
-use crate::net::ConnInfo;
+use crate::net::Arrival;
 use crate::net::body::{self, BodyError};
 use crate::store::StoreError;
 use crate::telemetry::metrics::names;
@@ -74,9 +73,9 @@ impl<S> Front<S> {
 /// What an agent is answered. In a box, because a connection keeps room for the largest future it may have to drive.
 type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-impl<S, B> Service<http::Request<B>> for Front<S>
+impl<S, B> Service<Arrival<B>> for Front<S>
 where
-    S: Service<http::Request<B>, Response = Response, Error = Infallible>,
+    S: Service<Arrival<B>, Response = Response, Error = Infallible>,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
     B::Error: Send,
@@ -89,27 +88,27 @@ where
         self.rest.poll_ready(cx)
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let Some(route) = Route::of(request.uri().path()) else {
-            return Either::Right(self.rest.call(request));
+    fn call(&mut self, arrival: Arrival<B>) -> Self::Future {
+        let Some(route) = Route::of(arrival.request.uri().path()) else {
+            return Either::Right(self.rest.call(arrival));
         };
         let agents = Arc::clone(&self.agents);
         Either::Left(Box::pin(async move {
-            let answer = agents.call(route, request).await;
+            let answer = agents.call(route, arrival).await;
             Ok(answer.unwrap_or_else(|refusal| refusal.response()))
         }))
     }
 }
 
 impl Agents {
-    async fn call<B>(&self, route: Route, request: http::Request<B>) -> Result<Response, Refusal>
+    async fn call<B>(&self, route: Route, arrival: Arrival<B>) -> Result<Response, Refusal>
     where
         B: http_body::Body,
     {
         if route == Route::Unknown {
             return Err(Refusal::NotFound);
         }
-        let (head, body) = request.into_parts();
+        let (head, body) = arrival.request.into_parts();
         if head.method != Method::POST {
             return Err(Refusal::Method);
         }
@@ -123,8 +122,7 @@ impl Agents {
             Route::Config => self.config(&text, now).await,
             Route::Log => self.log(&text, now).await,
             Route::Enroll => {
-                let info = head.extensions.get::<ConnInfo>();
-                let peer = info.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |info| info.peer.ip());
+                let peer = arrival.connection.peer.ip();
                 let address = self.settings.trusted_proxies.client_address(peer, headers);
                 self.enroll(&text, address, now).await
             }

@@ -38,8 +38,9 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let ops = Arc::new(Ops::new(Arc::clone(&parts.store), parts.metrics.clone()));
     let relay = nodes::relay(&parts, &settings, address, tls.as_ref()).await?;
     let results = routes::mounts(&parts, &settings, relay);
-    let service = warp::service(routes::all(&parts, &results, Arc::clone(&ops)));
-    let service = Front::new(Arc::clone(&parts.agents), service);
+    // The busiest first.
+    let rest = net::Filtered(warp::service(routes::rest(&parts, Arc::clone(&ops))));
+    let service = Front::new(Arc::clone(&parts.agents), results.in_front_of(rest));
 
     let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
     housekeeping::spawn(&parts, tls.clone(), &tasks, &over);

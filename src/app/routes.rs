@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::ops::{self, Ops};
 use crate::sockjs::settings::{Origins, Timing};
 use crate::sockjs::{self, Close};
-use crate::transport::{Mount, Relay, Surroundings};
+use crate::transport::{Mount, Mounted, Relay, Surroundings};
 use crate::{api, console};
 
 /// Where result streams are opened; the last one is what clients of 2020 ask for.
@@ -29,6 +29,11 @@ const PREFIXES: [&str; 4] = [
 pub(super) struct Mounts(Vec<Mount>);
 
 impl Mounts {
+    /// Everything below the prefixes; others get to `rest`.
+    pub(super) fn in_front_of<S>(&self, rest: S) -> Mounted<S> {
+        Mount::in_front_of(self.0.iter().cloned(), rest)
+    }
+
     /// Tells every session to close.
     pub(super) async fn close_all(&self) {
         let Close { code, reason } = Close::go_away();
@@ -69,19 +74,16 @@ pub(super) fn mounts(parts: &Parts, settings: &Settings, relay: Option<Arc<Relay
     Mounts(PREFIXES.iter().map(mount).collect())
 }
 
-/// Everything but the agents' face; what no face knows is 404.
-pub(super) fn all(parts: &Parts, results: &Mounts, ops: Arc<Ops>) -> BoxedFilter<(Response,)> {
-    // Each `or` and each box costs every request that passes it some allocations, so the busiest stand outside.
-    let rest = api::routes(Arc::clone(&parts.api))
+/// What neither agents nor viewers ask for; what no face knows is 404.
+pub(super) fn rest(parts: &Parts, ops: Arc<Ops>) -> BoxedFilter<(Response,)> {
+    api::routes(Arc::clone(&parts.api))
         .or(ops::routes(ops))
         .unify()
         .or(console::routes())
         .unify()
         .recover(nowhere)
         .unify()
-        .boxed();
-    let viewers = results.0.iter().rev();
-    viewers.fold(rest, |rest, mount| mount.filter().or(rest).unify().boxed())
+        .boxed()
 }
 
 async fn nowhere(_: Rejection) -> Result<Response, Infallible> {

@@ -1,5 +1,6 @@
 //! Sockets, TLS and HTTP/1.1 below the filters: everything a stranger's connection can do is bounded here.
 
+pub mod arrival;
 pub mod body;
 pub mod handover;
 pub mod listener;
@@ -13,6 +14,7 @@ mod tls_error;
 
 use std::time::Duration;
 
+pub use arrival::{Arrival, Filtered};
 pub use body::{Body, BodyError};
 pub use handover::Handover;
 pub use listener::Listener;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use ipnet::IpNet;
 
-/// The connection a request came by; an extension of every request.
+/// The connection a request came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnInfo {
     /// The other end of the socket.

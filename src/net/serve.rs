@@ -23,17 +23,17 @@ use super::handover::{self, Handover, Writing};
 use super::signal::Signal;
 use super::socket::Place;
 use super::tls::Tls;
-use super::{ConnInfo, Listener, Settings, Socket};
+use super::{Arrival, ConnInfo, Listener, Settings, Socket};
 use crate::telemetry::metrics::names;
 
 /// Beyond the header's bound, so that it is the header's bound that answers.
 const BUFFER_SLACK: usize = 16 * 1024;
 
-/// Serves `service` (what `warp::service(filter)` gives) until `stop` is cancelled, then finishes the
+/// Serves `service` (for filters it is [`Filtered`](super::Filtered)) until `stop` is cancelled, then finishes the
 /// requests in flight for at most [`Settings::drain`] and drops what is left. Upgraded sockets are no
 /// longer its own: whoever took one ends it.
 ///
-/// Every request carries a [`ConnInfo`] in its extensions; an upgrade downcasts to `TokioIo<Socket>`.
+/// An upgrade downcasts to `TokioIo<Socket>`.
 pub async fn serve<S, B>(
     listener: Listener,
     tls: Option<Tls>,
@@ -41,11 +41,7 @@ pub async fn serve<S, B>(
     settings: Settings,
     stop: CancellationToken,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: Service<Arrival, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
     B: Body + Send + 'static,
     B::Data: Buf + Send,
@@ -112,7 +108,7 @@ fn http_builder(settings: &Settings) -> http1::Builder {
 
 impl<S, B> Shared<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Sync,
+    S: Service<Arrival, Response = Response<B>, Error = Infallible> + Clone + Sync,
     S::Future: Send,
     B: Body + Send + 'static,
     B::Data: Buf + Send,
@@ -170,15 +166,16 @@ where
     ) -> Option<Writing> {
         let flushed = socket.flushed();
         let handed = HandedOver::default();
-        let service = service_fn(|mut request: Request<Incoming>| {
+        let service = service_fn(|request: Request<Incoming>| {
             spoken.store(true, Ordering::Relaxed);
             // What hyper has not written yet would be lost with it.
             let hands_over = handover::may_follow(&request) && flushed.get();
-            request
-                .extensions_mut()
-                .insert(ConnInfo { hands_over, ..info });
-            let answer = self.service.clone().call(request);
-            handed.unless(answer)
+            let connection = ConnInfo { hands_over, ..info };
+            let arrival = Arrival {
+                connection,
+                request,
+            };
+            handed.unless(self.service.clone().call(arrival))
         });
         let connection = self.http.serve_connection(TokioIo::new(socket), service);
         // In a box, because a future keeps room for every place that a value passes through.

@@ -29,5 +29,5 @@ pub use crate::sockjs::Slice;
 pub use application::{Application, Conversation, Next, Opened};
 pub use bounds::Bounds;
 pub use directory::Directory;
-pub use mount::{Mount, Surroundings};
+pub use mount::{Mount, Mounted, Surroundings};
 pub use relay::Relay;

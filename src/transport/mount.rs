@@ -1,15 +1,21 @@
 //! The public entrance: an application mounted at a prefix, as one warp filter.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Buf;
+use futures_util::future::Either;
 use http::header::ORIGIN;
 use http::{HeaderMap, Method};
+use http_body_util::BodyDataStream;
 use hyper::upgrade::OnUpgrade;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower_service::Service;
 use warp::filters::BoxedFilter;
 use warp::path::FullPath;
 use warp::reply::Response;
@@ -29,7 +35,7 @@ use super::upgrade::Handshake;
 use super::websocket::{self, Mode, Origin, Sockets};
 use crate::clock::Clock;
 use crate::limits::permits::Permit;
-use crate::net::{ConnInfo, TrustedProxies};
+use crate::net::{Arrival, ConnInfo, TrustedProxies};
 use crate::sockjs::info::IframePage;
 use crate::sockjs::path::{Route, Verdict, route};
 use crate::sockjs::{Close, Settings};
@@ -132,6 +138,13 @@ impl Mount {
         }))
     }
 
+    /// Mounts in front of `rest`, which gets what lies below none of them.
+    #[must_use]
+    pub fn in_front_of<S>(mounts: impl IntoIterator<Item = Mount>, rest: S) -> Mounted<S> {
+        let mounts = mounts.into_iter().map(|mount| mount.0).collect();
+        Mounted { mounts, rest }
+    }
+
     /// The filter that serves everything below the prefix, and rejects what is not below it without
     /// having touched the request. It routes by hand: warp's own routing collapses and rejects where
     /// the protocol wants a plain 404 or 405.
@@ -153,17 +166,17 @@ impl Mount {
             .and(warp::ext::optional::<OnUpgrade>())
             .and(warp::body::stream())
             .then(
-                move |path: FullPath, method, query, headers, connection, upgrade, body| {
+                move |path: FullPath, method, query: String, headers, connection, upgrade, body| {
                     let mount = Arc::clone(&mount.0);
-                    let request = Request {
-                        path,
-                        method,
-                        query,
-                        headers,
-                        connection,
-                        upgrade,
-                    };
-                    async move { mount.serve(request, body).await }
+                    async move {
+                        let line = (&method, path.as_str(), &*query);
+                        let request = Request {
+                            line,
+                            headers: &headers,
+                            connection,
+                        };
+                        mount.serve(request, upgrade, body).await
+                    }
                 },
             )
             .boxed()
@@ -194,14 +207,61 @@ fn socket_settings(settings: &Settings) -> websocket::Settings {
     }
 }
 
+/// A service that answers everything below some mounts, and leaves the rest to another one. It is for them what
+/// [`Mount::filter`] is for one, without what filters cost.
+#[derive(Clone)]
+pub struct Mounted<S> {
+    mounts: Arc<[Arc<Inner>]>,
+    rest: S,
+}
+
+/// What a viewer is answered.
+type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+impl<S, B> Service<Arrival<B>> for Mounted<S>
+where
+    S: Service<Arrival<B>, Response = Response, Error = Infallible>,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<Answering, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.rest.poll_ready(cx)
+    }
+
+    fn call(&mut self, arrival: Arrival<B>) -> Self::Future {
+        let path = arrival.request.uri().path();
+        let mut mounts = self.mounts.iter();
+        let Some(mount) = mounts.find(|mount| mount.rest(path).is_some()) else {
+            return Either::Right(self.rest.call(arrival));
+        };
+        let mount = Arc::clone(mount);
+        Either::Left(Box::pin(async move {
+            let (mut head, body) = arrival.request.into_parts();
+            let upgrade = head.extensions.remove();
+            let query = head.uri.query().unwrap_or_default();
+            let request = Request {
+                line: (&head.method, head.uri.path(), query),
+                headers: &head.headers,
+                connection: Some(arrival.connection),
+            };
+            let body = BodyDataStream::new(body);
+            Ok(mount.serve(request, upgrade, body).await)
+        }))
+    }
+}
+
 /// A request but for its body.
-struct Request {
-    path: FullPath,
-    method: Method,
-    query: String,
-    headers: HeaderMap,
+#[derive(Clone, Copy)]
+struct Request<'r> {
+    /// Method, path and query.
+    line: (&'r Method, &'r str, &'r str),
+    headers: &'r HeaderMap,
     connection: Option<ConnInfo>,
-    upgrade: Option<OnUpgrade>,
 }
 
 impl Inner {
@@ -214,18 +274,24 @@ impl Inner {
         (rest.is_empty() || rest.starts_with('/')).then_some(rest)
     }
 
-    async fn serve<S, B>(self: Arc<Self>, request: Request, body: S) -> Response
+    async fn serve<S, B, E>(
+        &self,
+        request: Request<'_>,
+        upgrade: Option<OnUpgrade>,
+        body: S,
+    ) -> Response
     where
-        S: Stream<Item = Result<B, warp::Error>>,
+        S: Stream<Item = Result<B, E>>,
         B: Buf,
     {
-        let headers = &request.headers;
+        let headers = request.headers;
         let settings = self.registry.settings();
-        let Some(rest) = self.rest(request.path.as_str()) else {
+        let (method, path, _) = request.line;
+        let Some(rest) = self.rest(path) else {
             return pages::not_found(headers);
         };
         let on = &settings.transports;
-        let route = match route(rest, request.method.as_str(), on) {
+        let route = match route(rest, method.as_str(), on) {
             Verdict::Serve(route) => route,
             Verdict::MethodNotAllowed(allow) => return pages::method_not_allowed(allow),
             Verdict::NotFound => return pages::not_found(headers),
@@ -249,45 +315,35 @@ impl Inner {
                 let receiving = Receiving {
                     transport,
                     session,
-                    call: &self.call(&request),
+                    call: &self.call(request),
                 };
                 receiving.answer(&self.registry).await
             }
             Route::XhrSend { session } => {
-                let call = self.call(&request);
+                let call = self.call(request);
                 send(&self.registry, Way::Xhr, session, &call, body).await
             }
             Route::JsonpSend { session } => {
-                let call = self.call(&request);
+                let call = self.call(request);
                 send(&self.registry, Way::Jsonp, session, &call, body).await
             }
-            Route::WebSocket => self.socket(Mode::Framed, request),
-            Route::RawWebSocket => self.socket(Mode::Raw, request),
+            Route::WebSocket => self.socket(Mode::Framed, request, upgrade),
+            Route::RawWebSocket => self.socket(Mode::Raw, request, upgrade),
         }
     }
 
-    fn call<'r>(&self, request: &'r Request) -> Call<'r> {
+    fn call<'r>(&self, request: Request<'r>) -> Call<'r> {
         let relay = self.registry.records().map(Records::relay);
-        let line = (
-            &request.method,
-            request.path.as_str(),
-            request.query.as_str(),
-        );
         let hands_over = request.connection.is_some_and(|info| info.hands_over);
         let from = (self.address(request), hands_over);
-        Call::new(line, &request.headers, from, relay.map(Arc::as_ref))
+        Call::new(request.line, request.headers, from, relay.map(Arc::as_ref))
     }
 
-    fn socket(&self, mode: Mode, request: Request) -> Response {
-        let address = self.address(&request);
+    fn socket(&self, mode: Mode, request: Request<'_>, upgrade: Option<OnUpgrade>) -> Response {
+        let address = self.address(request);
         let deflate = self.sockets.settings().deflate;
-        let Request {
-            method,
-            headers,
-            upgrade,
-            ..
-        } = request;
-        let response = match Handshake::judge(&method, &headers, upgrade, deflate) {
+        let (headers, (method, ..)) = (request.headers, request.line);
+        let response = match Handshake::judge(method, headers, upgrade, deflate) {
             Ok(handshake) => match self.place(address) {
                 Ok(place) => {
                     let origin = Origin {
@@ -297,7 +353,7 @@ impl Inner {
                     };
                     self.sockets.accept(handshake, mode, origin)
                 }
-                Err(why) => return pages::not_opened(&headers, why),
+                Err(why) => return pages::not_opened(headers, why),
             },
             Err(refusal) => refusal.response(),
         };
@@ -311,12 +367,12 @@ impl Inner {
         self.registry.bounds().admit(address)
     }
 
-    fn address(&self, request: &Request) -> IpAddr {
+    fn address(&self, request: Request<'_>) -> IpAddr {
         let Some(connection) = request.connection else {
             // Only filters tested without a connection come here.
             return IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         };
         let peer = connection.peer.ip();
-        self.proxies.client_address(peer, &request.headers)
+        self.proxies.client_address(peer, request.headers)
     }
 }

@@ -161,7 +161,7 @@ fn run(net_settings: net::Settings, settings: Settings, pair: Option<SelfSigned>
         served: tokio::spawn(net::serve(
             listener,
             tls,
-            warp::service(routes(Arc::clone(&sockets))),
+            net::Filtered(warp::service(routes(Arc::clone(&sockets)))),
             net_settings,
             stop,
         )),

@@ -98,7 +98,7 @@ impl Bed {
         let address = listener.local_address().unwrap();
         let stop = CancellationToken::new();
         let nothing = warp::any().map(|| StatusCode::NOT_FOUND.into_response());
-        let service = Front::new(Arc::new(agents), warp::service(nothing));
+        let service = Front::new(Arc::new(agents), net::Filtered(warp::service(nothing)));
         tokio::spawn(net::serve(listener, None, service, settings, stop.clone()));
         Self {
             address,

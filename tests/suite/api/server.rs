@@ -393,7 +393,7 @@ fn serve(
     let settings = net::Settings::default();
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &settings).unwrap();
     let address = listener.local_address().unwrap().to_string();
-    let service = warp::service(filter.recover(not_found));
+    let service = net::Filtered(warp::service(filter.recover(not_found)));
     tokio::spawn(net::serve(listener, None, service, settings, stop.clone()));
     address
 }

@@ -34,7 +34,7 @@ impl Server {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = Listener::bind(loopback, &settings).unwrap();
         let address = listener.local_address().unwrap();
-        let service = warp::service(filter);
+        let service = net::Filtered(warp::service(filter));
         let never = CancellationToken::new();
         runtime.spawn(net::serve(listener, None, service, settings, never));
         drop(guard);
