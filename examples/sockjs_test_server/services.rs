@@ -120,7 +120,7 @@ impl Application for Echo {
 }
 
 /// Answers a number n with two to the power of n letters.
-struct Amplify;
+pub(super) struct Amplify;
 
 impl Application for Amplify {
     fn open(&self, _opened: Opened, _now: Timestamp) -> Box<dyn Conversation> {

@@ -158,6 +158,47 @@ fn a_request_behind_a_stream_waits_for_its_end() {
 }
 
 #[test]
+fn a_stream_behind_other_requests_comes_after_their_answers() {
+    let path = session("close");
+    let mut client = Client::connect();
+    let get = "GET /echo HTTP/1.1\r\nhost: x\r\n\r\n";
+    let stream = format!("POST {path}/xhr_streaming HTTP/1.1\r\nhost: x\r\n\r\n");
+    client.write([get, &stream, get, &stream, get].concat());
+    assert_eq!(client.answer().body, "Welcome to SockJS!\n");
+    for first in ["o\n", "c[3000,\"Go away!\"]\n"] {
+        assert_eq!(client.head().status, 200);
+        assert_eq!(client.chunk().unwrap().len(), 2049);
+        assert_eq!(client.chunk().unwrap(), first);
+        while client.chunk().is_some() {}
+        assert_eq!(client.answer().body, "Welcome to SockJS!\n");
+    }
+}
+
+#[test]
+fn a_stream_ends_its_connection_if_that_was_asked_for_and_may_have_a_body() {
+    for (header, body, closes) in [
+        ("connection: Close\r\n", "", true),
+        ("content-length: 2\r\n", "{}", false),
+        ("connection: keep-alive\r\n", "", false),
+    ] {
+        let path = session("close");
+        let mut client = Client::connect();
+        client.write(format!(
+            "POST {path}/xhr_streaming HTTP/1.1\r\nhost: x\r\n{header}\r\n{body}"
+        ));
+        assert_eq!(client.head().status, 200);
+        let mut frames = Vec::new();
+        frames.extend(std::iter::from_fn(|| client.chunk()).skip(1));
+        assert_eq!(frames, ["o\n", "c[3000,\"Go away!\"]\n"], "{header}");
+        if closes {
+            assert!(client.is_closed_within(Duration::from_millis(500)));
+        } else {
+            assert_eq!(client.ask("GET", "/echo", &[], "").status(), 200);
+        }
+    }
+}
+
+#[test]
 fn head_and_odd_methods_get_a_plain_405() {
     for method in ["PUT", "DELETE", "PATCH", "BREW"] {
         let answer = Client::connect().ask(method, "/echo", &[], "");

@@ -1,7 +1,9 @@
 //! How sessions begin and end over time: heartbeats, disconnects, the server's own stop.
 
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use answerback::sockjs::Settings;
 use answerback::sockjs::settings::Timing;
@@ -9,7 +11,7 @@ use answerback::transport::Mount;
 
 use super::client::Client;
 use super::server::Server;
-use super::services::Echo;
+use super::services::{Amplify, Echo};
 use super::websocket::Socket;
 
 fn echo(timing: Timing) -> Server {
@@ -71,6 +73,40 @@ fn a_waiting_receiver_keeps_its_session() {
     let send = sender.ask("POST", "/echo/000/a/xhr_send", &[], "[\"a\"]");
     assert_eq!(send.status(), 204);
     assert_eq!(client.answer().body, "a[\"a\"]\n");
+}
+
+#[test]
+fn a_stream_that_takes_nothing_is_given_up_with_its_connection() {
+    let settings = Settings {
+        timing: Timing {
+            stall: Duration::from_millis(300),
+            ..Timing::default()
+        },
+        response_limit: usize::MAX,
+        ..Settings::default()
+    };
+    let server = Server::start(|around| {
+        let mount = Mount::new("/amplify", settings, Arc::new(Amplify), around.clone());
+        let filter = mount.filter();
+        (vec![mount], filter)
+    });
+    let mut stalled = TcpStream::connect(server.address).unwrap();
+    let request = b"POST /amplify/000/a/xhr_streaming HTTP/1.1\r\nhost: x\r\n\r\n";
+    stalled.write_all(request).unwrap();
+    stalled.peek(&mut [0]).unwrap();
+    let mut sender = Client::to(server.address);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while server.mounts[0].sessions() > 0 {
+        assert!(Instant::now() < deadline, "the session is still there");
+        sender.ask("POST", "/amplify/000/a/xhr_send", &[], "[\"18\"]");
+    }
+    // What the server still had for it is gone, and the end is not waited for.
+    stalled
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let end = std::io::copy(&mut stalled, &mut std::io::sink());
+    let end = end.map_err(|error| error.kind());
+    assert_eq!(end.err(), Some(ErrorKind::ConnectionReset));
 }
 
 #[test]
