@@ -74,9 +74,13 @@ impl Frames {
         }
     }
 
-    /// Whether the session has a use for what is still to be handed out.
+    /// Whether the session has a use for what is still to be handed out. If so, the task is woken when that changes.
     pub(super) fn is_wanted(&self) -> bool {
-        self.attached.as_ref().is_none_or(Attached::is_attached)
+        self.attached.as_ref().is_none_or(|attached| {
+            // A bell that has rung rings again only once that was heard.
+            let _ = attached.bell().take();
+            attached.is_attached()
+        })
     }
 
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Polled {
