@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use super::handover::{self, Handover, Writing};
@@ -47,8 +49,8 @@ pub async fn serve<S, B>(
     B::Data: Buf + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let tracker = TaskTracker::new();
-    let ends = Ends::default();
+    let mut connections = JoinSet::new();
+    let ending = Signal::default();
     let drain = settings.drain;
     let shared = Arc::new(Shared {
         http: http_builder(&settings),
@@ -59,29 +61,22 @@ pub async fn serve<S, B>(
     loop {
         let (stream, peer, place) = tokio::select! {
             accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
             () = stop.cancelled() => break,
         };
-        let (shared, ends) = (Arc::clone(&shared), ends.clone());
-        tracker.spawn(async move { shared.connection(stream, peer, place, ends).await });
+        let (shared, ending) = (Arc::clone(&shared), ending.clone());
+        connections.spawn(async move { shared.connection(stream, peer, place, ending).await });
     }
-    ends.stop.give();
+    ending.give();
     drop(listener);
-    tracker.close();
-    if tokio::time::timeout(drain, tracker.wait()).await.is_err() {
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(drain, ended).await.is_err() {
         tracing::warn!(
-            connections = tracker.len(),
+            connections = connections.len(),
             "connections are cut at the deadline"
         );
-        ends.kill.give();
-        tracker.wait().await;
+        connections.shutdown().await;
     }
-}
-
-/// When connections end: politely, and at once.
-#[derive(Clone, Default)]
-struct Ends {
-    stop: Signal,
-    kill: Signal,
 }
 
 /// What every connection needs.
@@ -114,7 +109,7 @@ where
     B::Data: Buf + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, place: Place, ends: Ends) {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, place: Place, ending: Signal) {
         let info = ConnInfo {
             peer,
             tls: self.tls.is_some(),
@@ -127,7 +122,7 @@ where
                 let handshake = tokio::time::timeout(self.settings.handshake, handshake);
                 let outcome = tokio::select! {
                     outcome = handshake => outcome,
-                    () = ends.stop.given() => return,
+                    () = ending.given() => return,
                 };
                 match outcome {
                     Ok(Ok(stream)) => Socket::tls(stream, place),
@@ -136,20 +131,19 @@ where
                 }
             }
         };
-        self.http(socket, info, ends).await;
+        self.http(socket, info, ending).await;
     }
 
     /// Serves one request after the other, whoever writes its response.
-    async fn http(&self, mut socket: Socket, info: ConnInfo, ends: Ends) {
+    async fn http(&self, mut socket: Socket, info: ConnInfo, ending: Signal) {
         // Set by the first request; until then the shorter timer rules.
         let spoken = AtomicBool::new(false);
-        while let Some(writing) = self.requests(socket, info, &ends, &spoken).await {
-            let written = tokio::select! {
-                biased;
-                written = writing => written,
-                () = ends.kill.given() => return,
-            };
-            match written {
+        let mut ending = pin!(ending.given().fuse());
+        // In a box of its own, so that a stream's task is small and what hyper needs is there only while it is needed.
+        while let Some(writing) =
+            Box::pin(self.requests(socket, info, ending.as_mut(), &spoken)).await
+        {
+            match writing.await {
                 Some(back) => socket = back,
                 None => return,
             }
@@ -161,7 +155,7 @@ where
         &self,
         socket: Socket,
         info: ConnInfo,
-        ends: &Ends,
+        mut ending: Pin<&mut impl FusedFuture<Output = ()>>,
         spoken: &AtomicBool,
     ) -> Option<Writing> {
         let flushed = socket.flushed();
@@ -181,7 +175,9 @@ where
         // In a box, because a future keeps room for every place that a value passes through.
         let mut connection = Box::pin(connection.with_upgrades());
         let mut first_request = pin!(tokio::time::sleep(self.settings.first_request));
-        let mut stopping = false;
+        if ending.is_terminated() {
+            connection.as_mut().graceful_shutdown();
+        }
         let handover = loop {
             // Whoever has spoken is not waited for any more, and that is known without asking the timer.
             let silent = poll_fn(|cx| match spoken.load(Ordering::Relaxed) {
@@ -202,11 +198,7 @@ where
                     dropped("silent", info.peer, &"no request in time");
                     return None;
                 }
-                () = ends.stop.given(), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = ends.kill.given() => return None,
+                () = ending.as_mut() => connection.as_mut().graceful_shutdown(),
             }
         };
         let parts = Pin::into_inner(connection).into_parts()?;
