@@ -150,11 +150,12 @@ impl Catalog {
     }
 
     async fn reload(&self) -> Result<(), StoreError> {
-        let (records, revision) = self.store.load().await?;
         let mut fresh = State::default();
-        for stored in &records {
-            apply(&mut fresh, &self.presence, stored)?;
-        }
+        let mut take = |records: Vec<Stored>| {
+            let mut records = records.iter();
+            records.try_for_each(|stored| apply(&mut fresh, &self.presence, stored))
+        };
+        let revision = self.store.load(&mut take).await?;
         fresh.revision = revision;
         *self.write() = fresh;
         Ok(())

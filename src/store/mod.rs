@@ -11,6 +11,7 @@ pub mod error;
 pub mod feed;
 pub mod redis;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,6 +108,9 @@ pub enum Reaped {
     Forgotten(CampaignId),
 }
 
+/// Takes a batch of records in.
+pub type Take<'t> = dyn FnMut(Vec<Stored>) -> Result<(), StoreError> + Send + 't;
+
 /// Everything durable. Guarantees, which `contract` tests:
 ///
 /// - **Acknowledged is durable**: after `Ok`, a commit, a campaign, an accepted answer or an ending survives
@@ -131,8 +135,12 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- catalog
 
-    /// All catalog records and the revision up to which they are complete.
-    async fn load(&self) -> Result<(Vec<Stored>, Revision), StoreError>;
+    /// Hands all catalog records to `take`, a batch at a time, so that a large catalog is not in memory twice, and
+    /// gives the revision up to which they are complete. A record may come twice; the later one counts.
+    ///
+    /// # Errors
+    /// The store's own, and what `take` gives, after which it is not called again.
+    async fn load(&self, take: &mut Take<'_>) -> Result<Revision, StoreError>;
 
     /// Makes all the changes or none.
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, StoreError>;
@@ -248,4 +256,19 @@ pub trait Store: Send + Sync + 'static {
 
     /// Finishes what is being written; called once, last.
     async fn close(&self);
+}
+
+/// All catalog records, each once, by kind and key, and the revision up to which they are complete.
+///
+/// # Errors
+/// See [`Store::load`].
+pub async fn load_all(store: &dyn Store) -> Result<(Vec<Stored>, Revision), StoreError> {
+    let mut records = BTreeMap::new();
+    let mut take = |batch: Vec<Stored>| {
+        let named = |record: Stored| ((record.kind.clone(), record.key.clone()), record);
+        records.extend(batch.into_iter().map(named));
+        Ok(())
+    };
+    let revision = store.load(&mut take).await?;
+    Ok((records.into_values().collect(), revision))
 }

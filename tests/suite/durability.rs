@@ -16,7 +16,7 @@ use answerback::results::{
 };
 use answerback::store::contract::encode;
 use answerback::store::embedded::{EmbeddedStore, Fsync, Settings};
-use answerback::store::{Appended, Change, Committed, Expect, Store, StoreError};
+use answerback::store::{Appended, Change, Committed, Expect, Store, StoreError, load_all};
 use bytes::Bytes;
 use roaring::RoaringBitmap;
 use tempfile::TempDir;
@@ -175,7 +175,7 @@ impl Promises {
 
     /// Checks all of it against the store.
     async fn check(&self, store: &EmbeddedStore) {
-        let (records, revision) = store.load().await.unwrap();
+        let (records, revision) = load_all(store).await.unwrap();
         let found: BTreeMap<&str, u64> = records
             .iter()
             .map(|record| (record.key.as_str(), record.revision))

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::catalog::record::{MIGRATION_KEY, SEQUENCES, kind};
 use crate::clock::Timestamp;
 use crate::results::HostId;
-use crate::store::{Change, Committed, Expect, Kind, Store, StoreError, Stored};
+use crate::store::{Change, Committed, Expect, Kind, Store, StoreError, Stored, load_all};
 
 /// A commit ends with the record that reaches one of these: a Redis server does nothing else meanwhile.
 const BATCH_RECORDS: usize = 200;
@@ -193,7 +193,7 @@ pub(super) async fn finish(target: &Arc<dyn Store>) -> anyhow::Result<()> {
 }
 
 async fn load(store: &Arc<dyn Store>) -> anyhow::Result<(Vec<Stored>, u64)> {
-    let loaded = again(async || store.load().await).await;
+    let loaded = again(async || load_all(&**store).await).await;
     loaded.context("cannot read the target")
 }
 

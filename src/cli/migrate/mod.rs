@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::store::Store;
+use crate::store::{Store, load_all};
 use copy::{Report, Standing};
 use place::Place;
 
@@ -86,7 +86,8 @@ async fn fill(
     quiet: bool,
 ) -> anyhow::Result<Report> {
     let name = from.to_string();
-    let (records, revision) = source.load().await.context("cannot read the source")?;
+    let loaded = load_all(&**source).await;
+    let (records, revision) = loaded.context("cannot read the source")?;
     if records.is_empty() {
         bail!("{from} holds no catalog");
     }
@@ -111,7 +112,8 @@ async fn fill(
     let hosts = copy::check_ins(source, target).await?;
     say(quiet, "comparing every record");
     copy::compare(target, &records).await?;
-    let (_, now) = source.load().await.context("cannot read the source")?;
+    let now = source.load(&mut |_| Ok(())).await;
+    let now = now.context("cannot read the source")?;
     if now != revision {
         bail!("{from} has changed meanwhile: stop its brokers and run the command again");
     }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::{Fixture, at, eventually, two_nodes};
 use crate::results::HostId;
-use crate::store::{Change, Committed, Expect, Revision, Store, Stored};
+use crate::store::{Change, Committed, Expect, Revision, Store, StoreError, Stored, load_all};
 
 pub(super) fn put(key: &str, value: &str, expect: Expect) -> Change {
     Change {
@@ -36,7 +36,7 @@ pub(super) async fn commit(store: &dyn Store, changes: Vec<Change>) -> Revision 
 
 /// The values of all records by key.
 pub(super) async fn loaded(store: &dyn Store) -> BTreeMap<String, (Revision, Bytes)> {
-    let (records, revision) = store.load().await.unwrap();
+    let (records, revision) = load_all(store).await.unwrap();
     assert!(records.iter().all(|record| record.revision <= revision));
     let by_key = |record: Stored| (record.key, (record.revision, record.value.unwrap()));
     records.into_iter().map(by_key).collect()
@@ -118,7 +118,7 @@ pub async fn revisions_grow_and_changes_tell_what_followed_one(fixture: &dyn Fix
     let keys: Vec<_> = told(all).into_iter().map(|(_, key, _)| key).collect();
     assert_eq!(keys, ["b", "c", "a"]);
     assert!(store.changes(third).await.unwrap().unwrap().is_empty());
-    assert_eq!(store.load().await.unwrap().1, third);
+    assert_eq!(load_all(&*store).await.unwrap().1, third);
 }
 
 pub async fn changes_tell_whole_commits_until_there_are_no_more(fixture: &dyn Fixture) {
@@ -177,7 +177,7 @@ pub async fn a_commit_reaches_the_other_node(fixture: &dyn Fixture) {
     let Some(other) = fixture.second_node(&store).await else {
         return;
     };
-    let before = other.load().await.unwrap().1;
+    let before = load_all(&*other).await.unwrap().1;
     let revision = commit(&*store, vec![put("a", "1", Expect::Absent)]).await;
     eventually("a commit of the other node", || async {
         other.committed_elsewhere().await;
@@ -185,6 +185,31 @@ pub async fn a_commit_reaches_the_other_node(fixture: &dyn Fixture) {
         changes.iter().any(|change| change.revision == revision)
     })
     .await;
+}
+
+pub async fn a_load_comes_in_batches_and_stops_at_a_refusal(fixture: &dyn Fixture) {
+    const RECORDS: usize = 6_000;
+    let store = fixture.fresh().await;
+    for first in (0..RECORDS).step_by(1_000) {
+        let keys = first..first + 1_000;
+        let changes = keys.map(|key| put(&key.to_string(), "1", Expect::Absent));
+        commit(&*store, changes.collect()).await;
+    }
+    let (mut batches, mut keys) = (0, BTreeSet::new());
+    let mut take = |batch: Vec<Stored>| {
+        batches += 1;
+        keys.extend(batch.into_iter().map(|record| record.key));
+        Ok(())
+    };
+    store.load(&mut take).await.unwrap();
+    assert!(batches > 1 && keys.len() == RECORDS, "{batches}");
+    let mut asked = 0;
+    let mut refuse = |_| {
+        asked += 1;
+        Err(StoreError::Damaged("a record".to_owned()))
+    };
+    let refused = store.load(&mut refuse).await;
+    assert!(matches!(refused, Err(StoreError::Damaged(_))) && asked == 1);
 }
 
 pub async fn a_number_is_reserved_once(fixture: &dyn Fixture) {

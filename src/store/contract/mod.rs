@@ -64,6 +64,7 @@ macro_rules! store_contract {
             changes_tell_whole_commits_until_there_are_no_more
             one_of_many_commits_that_expect_the_same_wins
             a_commit_reaches_the_other_node
+            a_load_comes_in_batches_and_stops_at_a_refusal
             a_number_is_reserved_once
             the_latest_check_in_of_a_host_counts
             a_created_campaign_waits_and_is_given_to_its_targets

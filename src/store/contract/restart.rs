@@ -8,7 +8,7 @@ use super::catalog::{commit, loaded, put};
 use super::logs::{in_order, view};
 use super::{Fixture, START, append, append_all, at, created};
 use crate::results::{Claim, Ending, HandOut, HostId, Seq, Status};
-use crate::store::{Appended, Expect, Reaped};
+use crate::store::{Appended, Expect, Reaped, load_all};
 
 pub async fn a_restart_keeps_the_catalog_and_its_numbers(fixture: &dyn Fixture) {
     let store = fixture.fresh().await;
@@ -19,7 +19,7 @@ pub async fn a_restart_keeps_the_catalog_and_its_numbers(fixture: &dyn Fixture) 
     let before = loaded(&*store).await;
     let store = fixture.reopen(store, at(10)).await;
     assert_eq!(loaded(&*store).await, before);
-    assert_eq!(store.load().await.unwrap().1, second);
+    assert_eq!(load_all(&*store).await.unwrap().1, second);
     let changes = store.changes(first).await.unwrap().unwrap();
     assert_eq!(changes.len(), 1);
     assert!(store.reserve("host", 1).await.unwrap() >= number + 10);

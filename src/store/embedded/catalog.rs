@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use rusqlite_migration::{M, Migrations};
+use tokio::sync::mpsc;
 
 use super::faults::{int, number};
 use crate::clock::Timestamp;
@@ -11,6 +12,8 @@ use crate::store::{Change, Committed, Expect, Kind, Revision, Stored};
 
 const SCHEMA: &[M<'static>] = &[M::up(include_str!("schema.sql"))];
 
+/// So many records are loaded at once.
+const BATCH: usize = 1_024;
 /// About so many changes are told at once.
 const CHANGES_MAX: u32 = 4_096;
 /// Deletions are remembered for so many commits.
@@ -23,19 +26,25 @@ pub(super) fn migrate(db: &mut Connection) -> std::result::Result<(), rusqlite_m
     Migrations::from_slice(SCHEMA).to_latest(db)
 }
 
-/// All records, and the revision up to which they are complete. Runs in a transaction of its own.
-pub(super) fn load(db: &mut Connection) -> Result<(Vec<Stored>, Revision)> {
+/// Gives all records in batches until nobody takes them, and the revision up to which they are complete. Runs in a
+/// transaction of its own.
+pub(super) fn load(db: &mut Connection, give: &mpsc::Sender<Vec<Stored>>) -> Result<Revision> {
     let snapshot = db.transaction()?;
     let revision = counter(&snapshot, "revision")?;
-    let count: u32 = snapshot.query_row("SELECT count(*) FROM records", [], |row| row.get(0))?;
-    let mut records = Vec::with_capacity(count as usize);
     let sql = "SELECT kind, key, revision, value FROM records WHERE value IS NOT NULL";
     let mut select = snapshot.prepare(sql)?;
     let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        records.push(stored(row)?);
+    loop {
+        let mut batch = Vec::with_capacity(BATCH);
+        while batch.len() < BATCH
+            && let Some(row) = rows.next()?
+        {
+            batch.push(stored(row)?);
+        }
+        if batch.is_empty() || give.blocking_send(batch).is_err() {
+            return Ok(revision);
+        }
     }
-    Ok((records, revision))
 }
 
 /// Makes all the changes or none, in the transaction that is open.

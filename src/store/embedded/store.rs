@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
+use tokio::sync::mpsc;
 
 use super::{EmbeddedStore, Fsync, catalog, rows};
 use crate::clock::Timestamp;
@@ -13,9 +14,11 @@ use crate::results::{
 };
 use crate::store::{
     Active, Appended, CampaignLog, Change, Committed, Kind, Reaped, Revision, Store, StoreError,
-    Stored,
+    Stored, Take,
 };
 
+/// Batches of records that may wait to be taken in while more are read.
+const BATCHES: usize = 4;
 /// Check-ins that are written in one go; others may write between.
 const SEEN_AT_ONCE: usize = 4_096;
 /// At most so many campaigns are listed.
@@ -31,8 +34,18 @@ impl Store for EmbeddedStore {
         self.writer.write(|_| Ok(()), |()| ()).await
     }
 
-    async fn load(&self) -> Result<(Vec<Stored>, Revision), StoreError> {
-        self.readers.read(catalog::load).await
+    async fn load(&self, take: &mut Take<'_>) -> Result<Revision, StoreError> {
+        let (give, mut given) = mpsc::channel(BATCHES);
+        let reading = self.readers.read(move |db| catalog::load(db, &give));
+        // Dropped with what it is given from when `take` fails; then nothing more is read.
+        let taking = async move {
+            while let Some(batch) = given.recv().await {
+                take(batch)?;
+            }
+            Ok(())
+        };
+        let (revision, taken) = tokio::join!(reading, taking);
+        taken.and(revision)
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, StoreError> {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::results::{Claim, HandOut, HostId, Rules, Seq};
 use crate::store::contract::{self, Fixture, START};
-use crate::store::{Appended, Store};
+use crate::store::{Appended, Store, load_all};
 
 /// Stores in directories that live as long as the fixture.
 struct Directories {
@@ -113,7 +113,7 @@ async fn a_directory_is_one_stores_alone_until_it_is_closed() {
     store.close().await;
     let after = append(&store, &campaign, 1).await;
     assert!(matches!(after, Err(StoreError::Unavailable(_))));
-    assert!(store.load().await.is_err() && store.reserve("host", 1).await.is_err());
+    assert!(load_all(&*store).await.is_err() && store.reserve("host", 1).await.is_err());
     directories.open(START).await;
 }
 

@@ -1,13 +1,13 @@
 //! Catalog records: a hash a kind, one script a commit, and a stream of the last changes for nodes that follow.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use redis::Value;
 
 use super::reply::{bytes, list, natural, number, text, unexpected};
 use super::{Core, lock, scripts};
-use crate::store::{Change, Committed, Expect, Revision, StoreError, Stored};
+use crate::store::{Change, Committed, Expect, Revision, StoreError, Stored, Take};
 
 /// Records asked for at once while loading.
 const SCAN_COUNT: usize = 1_000;
@@ -17,23 +17,21 @@ const CHANGES_COUNT: usize = 500;
 const CHANGES_MAX: usize = 2_000;
 
 impl Core {
-    pub(super) async fn load(&self) -> Result<(Vec<Stored>, Revision), StoreError> {
+    pub(super) async fn load(&self, take: &mut Take<'_>) -> Result<Revision, StoreError> {
         // What is committed while the hashes are scanned may or may not be found; `changes` tells it again.
         let (revision, nonce) = self.head().await?;
         let mut kinds = redis::cmd("SMEMBERS");
         kinds.arg(self.keys.kinds());
         let kinds = list(self.control.call(&kinds).await?).ok_or_else(|| unexpected("SMEMBERS"))?;
-        let mut records = Vec::new();
         for kind in kinds.iter().filter_map(text) {
-            self.load_kind(kind, &mut records).await?;
+            self.load_kind(kind, take).await?;
         }
         *lock(&self.seen_commit) = (revision, nonce);
-        Ok((records, revision))
+        Ok(revision)
     }
 
-    async fn load_kind(&self, kind: &str, records: &mut Vec<Stored>) -> Result<(), StoreError> {
-        // A record may be told twice while the hash is being rebuilt.
-        let mut found: HashMap<String, Stored> = HashMap::new();
+    /// A record may be told twice while the hash is being rebuilt.
+    async fn load_kind(&self, kind: &str, take: &mut Take<'_>) -> Result<(), StoreError> {
         let mut cursor = "0".to_owned();
         loop {
             let mut cmd = redis::cmd("HSCAN");
@@ -42,24 +40,23 @@ impl Core {
             let reply = list(self.control.call(&cmd).await?);
             let [next, page] = pair(reply).ok_or_else(|| unexpected("HSCAN"))?;
             let mut page = list(page).ok_or_else(|| unexpected("HSCAN"))?.into_iter();
+            let mut found = Vec::with_capacity(page.len() / 2);
             while let (Some(key), Some(value)) = (page.next(), page.next()) {
                 let key = text(&key).ok_or_else(|| unexpected("HSCAN"))?.to_owned();
                 let (revision, value) = versioned(value)?;
-                let record = Stored {
+                found.push(Stored {
                     kind: kind.to_owned(),
-                    key: key.clone(),
+                    key,
                     revision,
                     value: Some(value),
-                };
-                found.insert(key, record);
+                });
             }
+            take(found)?;
             cursor = text(&next).ok_or_else(|| unexpected("HSCAN"))?.to_owned();
             if cursor == "0" {
-                break;
+                return Ok(());
             }
         }
-        records.extend(found.into_values());
-        Ok(())
     }
 
     async fn head(&self) -> Result<(Revision, String), StoreError> {

@@ -13,7 +13,7 @@ use crate::results::{
 };
 use crate::store::{
     Active, Appended, CampaignLog, Change, Committed, Kind, Reaped, Revision, Store, StoreError,
-    Stored,
+    Stored, Take,
 };
 
 #[async_trait]
@@ -31,8 +31,8 @@ impl Store for RedisStore {
         self.core.health().await
     }
 
-    async fn load(&self) -> Result<(Vec<Stored>, Revision), StoreError> {
-        self.core.load().await
+    async fn load(&self, take: &mut Take<'_>) -> Result<Revision, StoreError> {
+        self.core.load(take).await
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, StoreError> {

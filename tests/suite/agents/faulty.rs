@@ -9,7 +9,7 @@ use answerback::results::{
 };
 use answerback::store::{
     Active, Appended, CampaignLog, Change, Committed, Kind, Reaped, Revision, Store, StoreError,
-    Stored,
+    Stored, Take,
 };
 use async_trait::async_trait;
 
@@ -61,8 +61,8 @@ impl Store for Faulty {
         self.inner.ping().await
     }
 
-    async fn load(&self) -> Result<(Vec<Stored>, Revision), StoreError> {
-        self.inner.load().await
+    async fn load(&self, take: &mut Take<'_>) -> Result<Revision, StoreError> {
+        self.inner.load(take).await
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, StoreError> {
