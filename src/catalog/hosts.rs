@@ -160,7 +160,9 @@ impl Hosts {
         {
             self.by_node_key.remove(&hash);
         }
-        if after.is_none_or(|after| after.identifier != host.identifier) {
+        if after.is_none_or(|after| after.identifier != host.identifier)
+            && self.by_identifier.get(&host.identifier) == Some(&id)
+        {
             self.by_identifier.remove(&host.identifier);
         }
         let keeps = after.map(names).unwrap_or_default();

@@ -109,7 +109,9 @@ impl Catalog {
             }
             match self.store.commit(changes).await? {
                 Committed::Done(revision) => {
-                    self.apply_own(edits, revision);
+                    if !self.apply_own(edits, revision) {
+                        self.catch_up_with_own(revision).await;
+                    }
                     return Ok(outcome);
                 }
                 Committed::Conflict { .. } => self.catch_up().await?,
@@ -126,13 +128,16 @@ impl Catalog {
         loop {
             let after = self.read().revision;
             let Some(changes) = self.store.changes(after).await? else {
-                return self.reload().await;
+                self.reload().await?;
+                continue;
             };
             let Some(last) = changes.last().map(|stored| stored.revision) else {
                 return Ok(());
             };
             let mut state = self.write();
-            for stored in &changes {
+            // Somebody else may have been told more meanwhile.
+            let known = state.revision;
+            for stored in changes.iter().filter(|stored| stored.revision > known) {
                 apply(&mut state, &self.presence, stored)?;
             }
             state.revision = state.revision.max(last);
@@ -165,9 +170,13 @@ impl Catalog {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Own commits are applied at once; `changes` will bring them again in order, which changes nothing.
-    fn apply_own(&self, edits: Vec<Edit>, revision: Revision) {
+    /// Own commits are applied at once. False if commits before it are not known yet: then what was applied may be
+    /// older than what is there, and only `changes` tell them in order.
+    fn apply_own(&self, edits: Vec<Edit>, revision: Revision) -> bool {
         let mut state = self.write();
+        if revision <= state.revision {
+            return true;
+        }
         for edit in edits {
             match edit {
                 Edit::Put(entity) | Edit::Create(entity) | Edit::Overwrite(entity) => {
@@ -177,8 +186,18 @@ impl Catalog {
                 Edit::Delete(kind, key) => state.delete(kind, &key),
             }
         }
-        if revision == state.revision + 1 {
+        let next = revision == state.revision + 1;
+        if next {
             state.revision = revision;
+        }
+        next
+    }
+
+    /// Sees to it that the view is in order up to an own commit that came early. What is committed stays so if the
+    /// store fails now.
+    async fn catch_up_with_own(&self, revision: Revision) {
+        if let Err(error) = self.catch_up().await {
+            tracing::warn!(revision, %error, "the catalog could not catch up with its own commit");
         }
     }
 }

@@ -3,7 +3,9 @@
 use super::entity::{Host, HostDetails, Label, Membership};
 use super::*;
 use crate::clock::Timestamp;
-use crate::results::{HostId, LabelId, TeamId};
+use crate::results::{HostId, LabelId, Rules, TeamId};
+use crate::store::contract;
+use crate::store::embedded::{self, EmbeddedStore};
 use std::time::Duration;
 
 fn host(id: u32, name: &str) -> Host {
@@ -131,4 +133,69 @@ fn entities_survive_the_store() {
         ..stored
     };
     apply(&mut state, &presence, &later).unwrap();
+}
+
+/// Two nodes' views of one store, which nobody tells of the other's commits.
+async fn two_views() -> (Catalog, Catalog, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = embedded::Settings {
+        dir: directory.path().to_owned(),
+        rules: Rules::default(),
+        log_bytes_max: 1 << 20,
+        logs_bytes_max: 1 << 20,
+        fsync: embedded::Fsync::Never,
+        encode: contract::encode,
+    };
+    let opened = EmbeddedStore::open(settings, contract::START).await;
+    let store: Arc<dyn Store> = opened.unwrap();
+    let (one, other) = (Catalog::load(Arc::clone(&store)), Catalog::load(store));
+    (one.await.unwrap(), other.await.unwrap(), directory)
+}
+
+fn overwrite(name: &str) -> Vec<Edit> {
+    vec![Edit::Overwrite(Entity::Host(Box::new(host(1, name))))]
+}
+
+async fn commit(catalog: &Catalog, name: &str) {
+    let done: Result<(), CommitError<()>> = catalog.commit(|_| Ok((overwrite(name), ()))).await;
+    done.unwrap();
+}
+
+fn named(catalog: &Catalog, name: &str) -> usize {
+    catalog.read().hosts.named(name).len()
+}
+
+#[tokio::test]
+async fn an_own_commit_behind_others_brings_them_along() {
+    let (one, other, _directory) = two_views().await;
+    commit(&other, "theirs").await;
+    commit(&one, "ours").await;
+    assert_eq!((named(&one, "ours"), named(&one, "theirs")), (1, 0));
+    assert_eq!(one.read().revision, 2);
+    assert_eq!(other.read().revision, 1);
+    other.catch_up().await.unwrap();
+    assert_eq!((named(&other, "ours"), other.read().revision), (1, 2));
+}
+
+#[tokio::test]
+async fn what_is_known_to_be_older_changes_nothing() {
+    let (one, other, _directory) = two_views().await;
+    commit(&other, "first").await;
+    commit(&other, "second").await;
+    one.catch_up().await.unwrap();
+    assert!(one.apply_own(overwrite("first"), 1), "nothing is missing");
+    assert_eq!((named(&one, "first"), named(&one, "second")), (0, 1));
+    assert!(!one.apply_own(overwrite("fourth"), 4), "the third is");
+    assert_eq!(one.read().revision, 2);
+}
+
+#[test]
+fn an_identifier_that_another_host_has_by_now_stays_its_own() {
+    let mut state = State::default();
+    state.put(Entity::Host(Box::new(host(5, "a"))), 1);
+    let mut again = host(9, "b");
+    again.identifier = "ident-5".into();
+    state.put(Entity::Host(Box::new(again)), 3);
+    state.delete(record::kind::HOST, "5");
+    assert_eq!(state.hosts.named("ident-5").as_slice(), [HostId(9)]);
 }

@@ -94,9 +94,15 @@ impl Socket {
 
     /// What was read and is not the reader's: it is read again before anything else.
     pub fn unread(&mut self, bytes: Bytes) {
-        if !bytes.is_empty() {
-            self.unread = Some(Box::new(bytes));
+        if bytes.is_empty() {
+            return;
         }
+        let bytes = match self.unread.take() {
+            None => bytes,
+            // What has not been read again yet came after it.
+            Some(rest) => [bytes, *rest].concat().into(),
+        };
+        self.unread = Some(Box::new(bytes));
     }
 
     /// Makes the drop throw away what the kernel still holds for the peer, instead of keeping it until

@@ -244,6 +244,14 @@ impl Session {
         Sent::More
     }
 
+    /// Receiver `id` has taken all it was handed, or not since a moment: for a driver that asks for more before it
+    /// knows, or does not ask because there is nothing. A moment that stands already stays.
+    pub fn taken(&mut self, id: ReceiverId, stuck_since: Option<Timestamp>) {
+        if let Some(attached) = self.attached.as_mut().filter(|one| one.id == id) {
+            attached.handed_at = stuck_since.map(|now| attached.handed_at.unwrap_or(now));
+        }
+    }
+
     /// The connection of receiver `id` is gone. If it was attached, so is the session.
     pub fn lost(&mut self, id: ReceiverId) {
         if self.is_attached(id) {

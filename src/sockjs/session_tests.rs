@@ -199,6 +199,22 @@ fn a_receiver_that_takes_nothing_stalls_and_one_that_waits_does_not() {
 }
 
 #[test]
+fn a_driver_that_asks_ahead_tells_what_is_taken() {
+    let (mut session, id) = opened(STREAM);
+    session.sent(id, 10, T0);
+    session.taken(id, None);
+    assert_eq!(session.deadline(), None, "nothing follows for now");
+    session.sent(id, 10, T0);
+    session.poll(id, T0);
+    session.taken(id, Some(T0 + secs(1)));
+    session.taken(id, Some(T0 + secs(2)));
+    assert_eq!(session.deadline(), Some(T0 + secs(301)));
+    let stranger = ReceiverId(id.0 + 1);
+    session.taken(stranger, None);
+    assert_eq!(session.deadline(), Some(T0 + secs(301)));
+}
+
+#[test]
 fn a_socket_lives_and_dies_with_its_connection() {
     let mut framed = session();
     let id = framed

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::task::Context;
 
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A timer. It must always be polled by the same task, with whose waker it is registered once.
@@ -32,7 +33,8 @@ impl Alarm {
         if self.registered && Instant::now() < self.at {
             return false;
         }
-        self.registered = true;
+        // A task that has used its turn up is told to come again, and is not registered.
+        self.registered = has_budget_remaining();
         self.sleep.as_mut().poll(cx).is_ready()
     }
 

@@ -64,6 +64,12 @@ impl Attached {
         pulled
     }
 
+    /// Whether all that was handed out has been taken.
+    pub(super) fn taken(&self, all: bool) {
+        let stuck_since = (!all).then(|| self.now());
+        self.handle.taken(self.id, stuck_since);
+    }
+
     /// Rung when there may be more.
     pub(super) fn bell(&self) -> &Bell {
         self.handle.bell()

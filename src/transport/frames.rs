@@ -83,6 +83,13 @@ impl Frames {
         })
     }
 
+    /// Tells the session whether all that was handed out has been taken, as far as asking for more has not.
+    pub(super) fn taken(&self, all: bool) {
+        if let Some(attached) = &self.attached {
+            attached.taken(all);
+        }
+    }
+
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Polled {
         if let Some(parts) = self.first.take() {
             let drained = false;
@@ -107,8 +114,8 @@ impl Frames {
                     if sent == Sent::Ends {
                         self.attached = None;
                     }
-                    // Without an alarm there would be no heartbeat.
-                    let drained = drained && sent == Sent::More && self.alarm.is_some();
+                    // Without an alarm that is still to ring there would be no heartbeat.
+                    let drained = drained && sent == Sent::More && self.rings();
                     return Polled::Parts { parts, drained };
                 }
                 Pulled::End => self.attached = None,
@@ -120,6 +127,12 @@ impl Frames {
                 }
             }
         }
+    }
+
+    /// Whether an alarm is set that has not rung.
+    fn rings(&self) -> bool {
+        let alarm = self.alarm.as_ref();
+        alarm.is_some_and(|(_, alarm)| Instant::now() < alarm.at())
     }
 
     /// Whether it is `until`, or somewhat before; if not, the task is woken then. An alarm set too early is left alone

@@ -136,6 +136,11 @@ impl Handle {
         pulled
     }
 
+    /// Whether receiver `id` has taken all it was handed, see [`Session::taken`].
+    pub(super) fn taken(&self, id: ReceiverId, stuck_since: Option<Timestamp>) {
+        self.lock().session.taken(id, stuck_since);
+    }
+
     /// Gives messages to the application; those for a session that closes are discarded.
     pub(super) fn deliver(&self, messages: &[String], now: Timestamp) {
         let mut state = self.lock();

@@ -69,7 +69,9 @@ impl Streaming {
             }
             let mut batch = Outbound::default();
             let drained = self.fill(&mut batch, cx);
-            if self.write(batch, socket, cx)?.is_pending() || drained {
+            let all = self.write(batch, socket, cx)?.is_ready();
+            if !all || drained {
+                self.frames.taken(all);
                 return Poll::Pending;
             }
         }

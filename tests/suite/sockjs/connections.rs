@@ -158,6 +158,30 @@ fn a_request_behind_a_stream_waits_for_its_end() {
 }
 
 #[test]
+fn all_that_was_sent_ahead_during_a_stream_is_heard_after_the_next_one_too() {
+    let (path, next) = (session("echo"), session("close"));
+    let mut client = opened_stream(&path);
+    // More than is read at once when the connection goes on.
+    let late = format!("[\"{}\"]", "y".repeat(12_000));
+    let length = late.len();
+    let ahead = format!(
+        "POST {next}/xhr_streaming HTTP/1.1\r\nhost: x\r\n\r\n\
+         POST {path}/xhr_send HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{late}"
+    );
+    client.write(ahead);
+    assert!(client.is_silent());
+    let body = format!("[\"{}\"]", "x".repeat(5000));
+    assert_eq!(post(&format!("{path}/xhr_send"), body).status(), 204);
+    assert_eq!(client.chunk().unwrap().len(), 5006);
+    assert_eq!(client.chunk(), None);
+    assert_eq!(client.head().status, 200);
+    while client.chunk().is_some() {}
+    assert_eq!(client.answer().status(), 204);
+    let frame = client.ask("POST", &format!("{path}/xhr"), &[], "").body;
+    assert_eq!(frame, format!("a{late}\n"));
+}
+
+#[test]
 fn a_stream_behind_other_requests_comes_after_their_answers() {
     let path = session("close");
     let mut client = Client::connect();
