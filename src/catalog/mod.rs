@@ -4,6 +4,7 @@
 //! node's last look, so that reads (roles, targets, host lists) cost no store call. A commit is planned on the
 //! view, made with the expectations that the plan relied on, and planned anew when another writer was faster.
 
+mod applied;
 pub mod builtin;
 pub mod entity;
 pub mod hosts;
@@ -32,6 +33,18 @@ pub enum Edit {
     Overwrite(Entity),
     /// Deletes a record; being gone already is no conflict.
     Delete(Kind, String),
+}
+
+impl Edit {
+    /// Whether it can be told from a later commit's by what is there.
+    fn tells_age(&self) -> bool {
+        match self {
+            Self::Put(entity) | Self::Create(entity) | Self::Overwrite(entity) => {
+                State::tells_age(entity)
+            }
+            Self::Delete(..) => false,
+        }
+    }
 }
 
 /// Why a commit was not made.
@@ -126,7 +139,7 @@ impl Catalog {
     /// When the store fails or holds a record that cannot be read.
     pub async fn catch_up(&self) -> Result<(), StoreError> {
         loop {
-            let after = self.read().revision;
+            let after = self.read().applied.upto();
             let Some(changes) = self.store.changes(after).await? else {
                 self.reload().await?;
                 continue;
@@ -136,11 +149,11 @@ impl Catalog {
             };
             let mut state = self.write();
             // Somebody else may have been told more meanwhile.
-            let known = state.revision;
+            let known = state.applied.upto();
             for stored in changes.iter().filter(|stored| stored.revision > known) {
                 apply(&mut state, &self.presence, stored)?;
             }
-            state.revision = state.revision.max(last);
+            state.applied.reach(last);
         }
     }
 
@@ -161,7 +174,7 @@ impl Catalog {
             records.try_for_each(|stored| apply(&mut fresh, &self.presence, stored))
         };
         let revision = self.store.load(&mut take).await?;
-        fresh.revision = revision;
+        fresh.applied.reach(revision);
         *self.write() = fresh;
         Ok(())
     }
@@ -170,31 +183,32 @@ impl Catalog {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Own commits are applied at once. False if commits before it are not known yet: then what was applied may be
-    /// older than what is there, and only `changes` tell them in order.
+    /// Own commits are applied at once, in whatever order they come back. False if only the store can tell how the view
+    /// is to be, because a later commit may have been about the same records, or one has been missing for long.
     fn apply_own(&self, edits: Vec<Edit>, revision: Revision) -> bool {
         let mut state = self.write();
-        if revision <= state.revision {
+        if revision <= state.applied.upto() {
             return true;
+        }
+        if state.applied.is_past(revision) && !edits.iter().all(Edit::tells_age) {
+            return false;
         }
         for edit in edits {
             match edit {
                 Edit::Put(entity) | Edit::Create(entity) | Edit::Overwrite(entity) => {
-                    self.presence.watch(&entity);
-                    state.put(entity, revision);
+                    let known = state.revision_of(&entity);
+                    if known.is_none_or(|known| known <= revision) {
+                        self.presence.watch(&entity);
+                        state.put(entity, revision);
+                    }
                 }
                 Edit::Delete(kind, key) => state.delete(kind, &key),
             }
         }
-        let next = revision == state.revision + 1;
-        if next {
-            state.revision = revision;
-        }
-        next
+        state.applied.add(revision)
     }
 
-    /// Sees to it that the view is in order up to an own commit that came early. What is committed stays so if the
-    /// store fails now.
+    /// Sees to it that the view is in order up to an own commit. If the store fails now, what is committed stays so.
     async fn catch_up_with_own(&self, revision: Revision) {
         if let Err(error) = self.catch_up().await {
             tracing::warn!(revision, %error, "the catalog could not catch up with its own commit");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::applied::Applied;
 use super::entity::{
     Activity, AppConfig, EnrollSecret, Entity, Label, Membership, Pack, Query, Role, Team, Token,
     User,
@@ -23,8 +24,8 @@ pub type Table<K, T> = BTreeMap<K, (Arc<T>, Revision)>;
 /// Everything in the catalog. Read it through [`super::Catalog::read`].
 #[derive(Debug, Default)]
 pub struct State {
-    /// Up to where commits have been applied in order.
-    pub(super) revision: Revision,
+    /// Which commits it has in it.
+    pub(super) applied: Applied,
     /// Users by number.
     pub users: Table<UserId, User>,
     /// Tokens by the hex SHA-256 of the token.
@@ -150,6 +151,15 @@ impl State {
             Entity::Token(_) | Entity::EnrollSecret(_) | Entity::Activity(_) | Entity::Name(..) => {
                 None
             }
+        }
+    }
+
+    /// Whether a record that is there already tells whether it is newer than this one, or no other can be in its place.
+    pub(super) fn tells_age(entity: &Entity) -> bool {
+        match entity {
+            Entity::Token(_) | Entity::EnrollSecret(_) => false,
+            Entity::Name(name, _) => name.starts_with(HOST_NAME),
+            _ => true,
         }
     }
 

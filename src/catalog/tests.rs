@@ -6,6 +6,8 @@ use crate::clock::Timestamp;
 use crate::results::{HostId, LabelId, Rules, TeamId};
 use crate::store::contract;
 use crate::store::embedded::{self, EmbeddedStore};
+use futures_util::poll;
+use std::pin::pin;
 use std::time::Duration;
 
 fn host(id: u32, name: &str) -> Host {
@@ -166,27 +168,52 @@ fn named(catalog: &Catalog, name: &str) -> usize {
 }
 
 #[tokio::test]
-async fn an_own_commit_behind_others_brings_them_along() {
+async fn an_own_commit_behind_others_is_seen_at_once_and_the_others_in_order() {
     let (one, other, _directory) = two_views().await;
     commit(&other, "theirs").await;
     commit(&one, "ours").await;
     assert_eq!((named(&one, "ours"), named(&one, "theirs")), (1, 0));
-    assert_eq!(one.read().revision, 2);
-    assert_eq!(other.read().revision, 1);
-    other.catch_up().await.unwrap();
-    assert_eq!((named(&other, "ours"), other.read().revision), (1, 2));
+    assert_eq!(one.read().applied.upto(), 0);
+    one.catch_up().await.unwrap();
+    assert_eq!((named(&one, "ours"), named(&one, "theirs")), (1, 0));
+    assert_eq!(one.read().applied.upto(), 2);
 }
 
 #[tokio::test]
 async fn what_is_known_to_be_older_changes_nothing() {
     let (one, other, _directory) = two_views().await;
-    commit(&other, "first").await;
-    commit(&other, "second").await;
-    one.catch_up().await.unwrap();
-    assert!(one.apply_own(overwrite("first"), 1), "nothing is missing");
+    assert!(one.apply_own(overwrite("second"), 2));
+    assert!(one.apply_own(overwrite("first"), 1));
     assert_eq!((named(&one, "first"), named(&one, "second")), (0, 1));
-    assert!(!one.apply_own(overwrite("fourth"), 4), "the third is");
-    assert_eq!(one.read().revision, 2);
+    assert_eq!(one.read().applied.upto(), 2);
+    assert!(one.apply_own(overwrite("first"), 1));
+    assert_eq!(named(&one, "first"), 0);
+    // A deletion does not tell what it is about: the store has to.
+    commit(&other, "theirs").await;
+    assert!(other.apply_own(overwrite("third"), 3));
+    let delete = vec![Edit::Delete(record::kind::HOST, "1".to_owned())];
+    assert!(!other.apply_own(delete, 2));
+    assert_eq!(named(&other, "third"), 1);
+}
+
+#[tokio::test]
+async fn a_commit_whose_maker_is_gone_is_told_by_the_store() {
+    let (one, _other, _directory) = two_views().await;
+    {
+        let commit = one.commit(|_| Ok::<_, ()>((overwrite("late"), ())));
+        assert!(poll!(pin!(commit)).is_pending());
+    }
+    let told = async {
+        while named(&one, "late") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = one.follow() => {}
+        () = told => {}
+        () = tokio::time::sleep(Duration::from_secs(10)) => panic!("nobody told"),
+    }
+    assert_eq!(one.read().applied.upto(), 1);
 }
 
 #[test]

@@ -149,8 +149,8 @@ pub trait Store: Send + Sync + 'static {
     /// At most a few thousand at once; call again until empty. `None`: too long ago, [`Store::load`] again.
     async fn changes(&self, after: Revision) -> Result<Option<Vec<Stored>>, StoreError>;
 
-    /// Completes when something may have been committed by another node; at the latest after a second
-    /// (embedded: never, there is no other node).
+    /// Completes when something may have been committed by another node, or by somebody on this one who is gone before
+    /// it was applied; at the latest after a second.
     async fn committed_elsewhere(&self);
 
     /// Reserves `count` numbers of a sequence and returns the first. Sequences start at 1; a number is never
