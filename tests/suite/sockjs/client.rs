@@ -1,6 +1,6 @@
 //! A small HTTP/1.1 client that hides nothing: chunks as they were cut, headers as they came, the end as it was.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -206,7 +206,7 @@ impl Client {
         }
         let moment = Duration::from_millis(150);
         self.stream.set_read_timeout(Some(moment)).unwrap();
-        let read = self.stream.read(&mut [0]);
+        let read = self.read(&mut [0]);
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let kind = read.map_err(|fault| fault.kind());
         matches!(kind, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut))
@@ -215,14 +215,24 @@ impl Client {
     /// Whether the server has closed, or does so within the given time, without sending more.
     pub(super) fn is_closed_within(&mut self, time: Duration) -> bool {
         self.stream.set_read_timeout(Some(time)).unwrap();
-        let read = self.stream.read(&mut [0]);
+        let read = self.read(&mut [0]);
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
         self.buffer.is_empty() && matches!(read, Ok(0))
     }
 
+    /// A read with a deadline is cut short by signals, such as that of a child's end, and never begun again by itself.
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.read(bytes) {
+                Err(fault) if fault.kind() == ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+
     fn fill(&mut self) -> usize {
         let mut bytes = [0; 16 * 1024];
-        let count = match self.stream.read(&mut bytes) {
+        let count = match self.read(&mut bytes) {
             Ok(count) => count,
             Err(fault) if fault.kind() == ErrorKind::ConnectionReset => 0,
             Err(fault) => panic!("nothing came in time: {fault}; so far {:?}", self.buffer),
