@@ -1,7 +1,6 @@
 //! Paths, bodies and refusals in the shapes that osquery knows.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -17,8 +16,8 @@ use super::Agents;
 use super::wire::answer::json;
 use super::wire::{self, Fault};
 use crate::limits::rate::Wait;
-use crate::net::Arrival;
 use crate::net::body::{self, BodyError};
+use crate::net::{Answering, Arrival};
 use crate::store::StoreError;
 use crate::telemetry::metrics::names;
 
@@ -69,20 +68,16 @@ impl<S> Front<S> {
     }
 }
 
-/// An answer to come. In a box, because a connection keeps room for the largest future it may have to drive, and moves it.
-type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
 impl<S, B> Service<Arrival<B>> for Front<S>
 where
-    S: Service<Arrival<B>, Response = Response, Error = Infallible>,
-    S::Future: Send + 'static,
+    S: Service<Arrival<B>, Response = Response, Error = Infallible, Future = Answering<Response>>,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
     B::Error: Send,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = Answering<Response>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.rest.poll_ready(cx)
@@ -90,7 +85,7 @@ where
 
     fn call(&mut self, arrival: Arrival<B>) -> Self::Future {
         let Some(route) = Route::of(arrival.request.uri().path()) else {
-            return Box::pin(self.rest.call(arrival));
+            return self.rest.call(arrival);
         };
         let agents = Arc::clone(&self.agents);
         Box::pin(async move {

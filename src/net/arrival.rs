@@ -1,5 +1,7 @@
 //! A request together with the connection it came by.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http::Request;
@@ -18,6 +20,10 @@ pub struct Arrival<B = Incoming> {
     pub request: Request<B>,
 }
 
+/// An answer to come. In a box, because a connection keeps room for the largest future it may have to drive, and moves it.
+/// The services of arrivals all give this, so that one in front of another hands its answer on as it is.
+pub type Answering<R, E = Infallible> = Pin<Box<dyn Future<Output = Result<R, E>> + Send>>;
+
 /// What `warp::service(filter)` gives, as a service for arrivals: filters find the [`ConnInfo`] among the request's
 /// extensions.
 #[derive(Clone, Debug)]
@@ -26,21 +32,22 @@ pub struct Filtered<S>(pub S);
 impl<S, B> Service<Arrival<B>> for Filtered<S>
 where
     S: Service<Request<B>>,
+    S::Future: Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = Answering<S::Response, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, arrival: Arrival<B>) -> S::Future {
+    fn call(&mut self, arrival: Arrival<B>) -> Self::Future {
         let Arrival {
             connection,
             mut request,
         } = arrival;
         request.extensions_mut().insert(connection);
-        self.0.call(request)
+        Box::pin(self.0.call(request))
     }
 }

@@ -14,7 +14,7 @@ mod tls_error;
 
 use std::time::Duration;
 
-pub use arrival::{Arrival, Filtered};
+pub use arrival::{Answering, Arrival, Filtered};
 pub use body::{Body, BodyError};
 pub use handover::Handover;
 pub use listener::Listener;

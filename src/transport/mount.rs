@@ -2,12 +2,10 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Buf;
-use futures_util::future::Either;
 use http::header::ORIGIN;
 use http::{HeaderMap, Method};
 use http_body_util::BodyDataStream;
@@ -35,7 +33,7 @@ use super::upgrade::Handshake;
 use super::websocket::{self, Mode, Origin, Sockets};
 use crate::clock::Clock;
 use crate::limits::permits::Permit;
-use crate::net::{Arrival, ConnInfo, TrustedProxies};
+use crate::net::{Answering, Arrival, ConnInfo, TrustedProxies};
 use crate::sockjs::info::IframePage;
 use crate::sockjs::path::{Route, Verdict, route};
 use crate::sockjs::{Close, Settings};
@@ -215,19 +213,16 @@ pub struct Mounted<S> {
     rest: S,
 }
 
-/// What a viewer is answered.
-type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
 impl<S, B> Service<Arrival<B>> for Mounted<S>
 where
-    S: Service<Arrival<B>, Response = Response, Error = Infallible>,
+    S: Service<Arrival<B>, Response = Response, Error = Infallible, Future = Answering<Response>>,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
     B::Error: Send,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Either<Answering, S::Future>;
+    type Future = Answering<Response>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.rest.poll_ready(cx)
@@ -237,10 +232,10 @@ where
         let path = arrival.request.uri().path();
         let mut mounts = self.mounts.iter();
         let Some(mount) = mounts.find(|mount| mount.rest(path).is_some()) else {
-            return Either::Right(self.rest.call(arrival));
+            return self.rest.call(arrival);
         };
         let mount = Arc::clone(mount);
-        Either::Left(Box::pin(async move {
+        Box::pin(async move {
             let (mut head, body) = arrival.request.into_parts();
             let upgrade = head.extensions.remove();
             let query = head.uri.query().unwrap_or_default();
@@ -251,7 +246,7 @@ where
             };
             let body = BodyDataStream::new(body);
             Ok(mount.serve(request, upgrade, body).await)
-        }))
+        })
     }
 }
 
