@@ -123,7 +123,7 @@ impl Catalog {
             match self.store.commit(changes).await? {
                 Committed::Done(revision) => {
                     if !self.apply_own(edits, revision) {
-                        self.catch_up_with_own(revision).await;
+                        self.try_to_catch_up().await;
                     }
                     return Ok(outcome);
                 }
@@ -161,9 +161,14 @@ impl Catalog {
     pub async fn follow(&self) {
         loop {
             self.store.committed_elsewhere().await;
-            if let Err(error) = self.catch_up().await {
-                tracing::warn!(%error, "the catalog could not catch up");
-            }
+            self.try_to_catch_up().await;
+        }
+    }
+
+    /// For whom it can wait: what is committed stays so if the store fails now, and whoever follows asks again.
+    async fn try_to_catch_up(&self) {
+        if let Err(error) = self.catch_up().await {
+            tracing::warn!(%error, "the catalog could not catch up");
         }
     }
 
@@ -206,13 +211,6 @@ impl Catalog {
             }
         }
         state.applied.add(revision)
-    }
-
-    /// Sees to it that the view is in order up to an own commit. If the store fails now, what is committed stays so.
-    async fn catch_up_with_own(&self, revision: Revision) {
-        if let Err(error) = self.catch_up().await {
-            tracing::warn!(revision, %error, "the catalog could not catch up with its own commit");
-        }
     }
 }
 

@@ -112,9 +112,9 @@ async fn fill(
     let hosts = copy::check_ins(source, target).await?;
     say(quiet, "comparing every record");
     copy::compare(target, &records).await?;
-    let now = source.load(&mut |_| Ok(())).await;
-    let now = now.context("cannot read the source")?;
-    if now != revision {
+    let since = source.changes(revision).await;
+    let since = since.context("cannot read the source")?;
+    if since.is_none_or(|changes| !changes.is_empty()) {
         bail!("{from} has changed meanwhile: stop its brokers and run the command again");
     }
     copy::finish(target).await?;
