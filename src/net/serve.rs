@@ -153,12 +153,12 @@ where
     /// Serves requests until the connection ends or a response is handed over; who writes that.
     async fn requests(
         &self,
-        socket: Socket,
+        mut socket: Socket,
         info: ConnInfo,
         mut ending: Pin<&mut impl FusedFuture<Output = ()>>,
         spoken: &AtomicBool,
     ) -> Option<Writing> {
-        let flushed = socket.flushed();
+        let flushed = socket.watch_flushes();
         let handed = HandedOver::default();
         let service = service_fn(|request: Request<Incoming>| {
             spoken.store(true, Ordering::Relaxed);
@@ -202,8 +202,7 @@ where
             }
         };
         let parts = Pin::into_inner(connection).into_parts()?;
-        let mut socket = parts.io.into_inner();
-        socket.unread(parts.read_buf);
+        let socket = Socket::from_hyper(parts.io, parts.read_buf);
         let (handover, head) = handover;
         handover.begin(socket, head)
     }

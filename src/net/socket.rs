@@ -4,12 +4,14 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use hyper_util::rt::TokioIo;
+use rustix::net::SendFlags;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
@@ -22,7 +24,8 @@ pub struct Socket {
     stream: Stream,
     /// What was read too early, to be read again.
     unread: Option<Box<Bytes>>,
-    flushed: Flushed,
+    /// While hyper has it.
+    flushed: Option<Flushed>,
     _place: Place,
 }
 
@@ -53,19 +56,9 @@ impl Drop for Place {
 #[derive(Clone, Debug)]
 pub(super) struct Flushed(Arc<AtomicBool>);
 
-impl Default for Flushed {
-    fn default() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
-    }
-}
-
 impl Flushed {
     pub(super) fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, flushed: bool) {
-        self.0.store(flushed, Ordering::Relaxed);
     }
 }
 
@@ -74,7 +67,7 @@ impl Socket {
         Self {
             stream: Stream::Plain(stream),
             unread: None,
-            flushed: Flushed::default(),
+            flushed: None,
             _place: place,
         }
     }
@@ -83,13 +76,42 @@ impl Socket {
         Self {
             stream: Stream::Tls(Box::new(stream)),
             unread: None,
-            flushed: Flushed::default(),
+            flushed: None,
             _place: place,
         }
     }
 
-    pub(super) fn flushed(&self) -> Flushed {
-        self.flushed.clone()
+    /// From here on it is known whether what was written is flushed.
+    pub(super) fn watch_flushes(&mut self) -> Flushed {
+        let flushed = Flushed(Arc::new(AtomicBool::new(true)));
+        self.flushed.insert(flushed).clone()
+    }
+
+    /// What hyper gives back, with what it has read and not used.
+    pub fn from_hyper(io: TokioIo<Self>, read: Bytes) -> Self {
+        let mut socket = io.into_inner();
+        // A line of memory less for each write.
+        socket.flushed = None;
+        socket.unread(read);
+        socket
+    }
+
+    /// False if nothing has come since a [`poll_read`](AsyncRead::poll_read) that is pending: to ask it again would
+    /// only register the same task again.
+    pub fn may_be_read(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => {
+                self.unread.is_some() || stream.try_io(Interest::READABLE, || Ok(())).is_ok()
+            }
+            // What has come may be in the session's buffers.
+            Stream::Tls(_) => true,
+        }
+    }
+
+    fn set_flushed(&self, flushed: bool) {
+        if let Some(Flushed(known)) = &self.flushed {
+            known.store(flushed, Ordering::Relaxed);
+        }
     }
 
     /// What was read and is not the reader's: it is read again before anything else.
@@ -145,9 +167,11 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.flushed.set(false);
+        self.set_flushed(false);
         match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Plain(stream) => poll_send(stream, cx, || {
+                rustix::net::send(&*stream, buf, SendFlags::NOSIGNAL)
+            }),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
@@ -157,9 +181,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.flushed.set(false);
+        self.set_flushed(false);
         match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Plain(stream) => poll_send(stream, cx, || rustix::io::writev(&*stream, bufs)),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
@@ -176,7 +200,7 @@ impl AsyncWrite for Socket {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
         };
-        self.flushed.set(flushed.is_ready());
+        self.set_flushed(flushed.is_ready());
         flushed
     }
 
@@ -184,6 +208,23 @@ impl AsyncWrite for Socket {
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Sends as soon as the socket takes something. The system calls are made without the C library, whose `send` may be
+/// cancelled by other threads: two locked operations for each, a hundredth of a delivery.
+fn poll_send(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    send: impl Fn() -> rustix::io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        match stream.try_io(Interest::WRITABLE, || send().map_err(io::Error::from)) {
+            Err(full) if full.kind() == io::ErrorKind::WouldBlock => {}
+            Err(signal) if signal.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return Poll::Ready(outcome),
         }
     }
 }

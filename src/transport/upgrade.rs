@@ -84,15 +84,6 @@ pub struct Handshake {
     upgrade: OnUpgrade,
 }
 
-/// A connection that speaks WebSocket from here on.
-#[derive(Debug)]
-pub struct Upgraded {
-    /// The socket itself; hyper has let go of it.
-    pub socket: Socket,
-    /// What the client had sent after its handshake, already taken off the socket.
-    pub read: Bytes,
-}
-
 /// Why an accepted handshake came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
@@ -164,19 +155,16 @@ impl Handshake {
         answer(StatusCode::SWITCHING_PROTOCOLS, headers, Bytes::new())
     }
 
-    /// Waits until the answer is written and takes the socket.
+    /// Waits until the answer is written and takes the socket, which speaks WebSocket from here on.
     ///
     /// # Errors
     /// [`UpgradeError`].
-    pub async fn upgraded(self) -> Result<Upgraded, UpgradeError> {
+    pub async fn upgraded(self) -> Result<Socket, UpgradeError> {
         let upgraded = self.upgrade.await.map_err(UpgradeError::Ended)?;
         let parts = upgraded
             .downcast::<TokioIo<Socket>>()
             .map_err(|_| UpgradeError::Foreign)?;
-        Ok(Upgraded {
-            socket: parts.io.into_inner(),
-            read: parts.read_buf,
-        })
+        Ok(Socket::from_hyper(parts.io, parts.read_buf))
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::application::{Application, Opened};
-use super::upgrade::{Handshake, Upgraded};
+use super::upgrade::Handshake;
 use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::limits::permits::Permit;
@@ -207,8 +207,8 @@ impl<A: Application + ?Sized> Sockets<A> {
             place,
         } = origin;
         let deflate = handshake.deflate();
-        let upgraded = match handshake.upgraded().await {
-            Ok(upgraded) => upgraded,
+        let socket = match handshake.upgraded().await {
+            Ok(socket) => socket,
             Err(fault) => {
                 tracing::debug!(%fault, "handshake came to nothing");
                 return;
@@ -228,8 +228,7 @@ impl<A: Application + ?Sized> Sockets<A> {
             number: self.opened.fetch_add(1, Ordering::Relaxed),
             place,
         };
-        let Upgraded { socket, read } = upgraded;
-        let (shared, socket) = (Arc::clone(&self.shared), (socket, &read[..]));
+        let shared = Arc::clone(&self.shared);
         // A task of its own, because this one keeps room for the handshake.
         if let Some(driver) = Driver::new(shared, opening, socket, (conversation, bell)) {
             self.tasks.spawn(driver);

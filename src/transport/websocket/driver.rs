@@ -68,6 +68,8 @@ pub(super) struct Driver {
     fed_while_stuck: bool,
     /// Whether the task will be woken by the bell, and when the server stops.
     listens: bool,
+    /// Whether the task will be woken when there is something to read.
+    awaits_input: bool,
     /// Since when the socket has taken nothing of what waits.
     stuck_since: Option<Instant>,
     /// What the socket has not taken yet.
@@ -111,12 +113,11 @@ enum Phase {
 }
 
 impl Driver {
-    /// A session whose 101 has been written; `read` is what the client sent right behind its handshake. `None` cannot
-    /// happen: a new session has no receiver yet.
+    /// A session whose 101 has been written. `None` cannot happen: a new session has no receiver yet.
     pub(super) fn new(
         shared: Arc<Shared>,
         opening: Opening,
-        (socket, read): (Socket, &[u8]),
+        socket: Socket,
         (conversation, bell): (Box<dyn Conversation>, Bell),
     ) -> Option<Self> {
         let Opening {
@@ -137,7 +138,7 @@ impl Driver {
             number,
             _place: place,
         };
-        let mut driver = Self {
+        let driver = Self {
             mode,
             form: mode.form(deflate),
             seldom: Box::new(seldom),
@@ -153,6 +154,7 @@ impl Driver {
             stopping: false,
             fed_while_stuck: false,
             listens: false,
+            awaits_input: false,
             stuck_since: None,
             outbound: None,
             idle_until: None,
@@ -162,7 +164,6 @@ impl Driver {
         let meters = driver.meters();
         meters.opened.increment(1);
         meters.alive.increment(1);
-        driver.receive(read);
         Some(driver)
     }
 

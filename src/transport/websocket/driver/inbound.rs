@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::coop::has_budget_remaining;
 
 use super::{Asked, Driver, Phase};
 use crate::sockjs::codec::Event;
@@ -21,11 +22,17 @@ impl Driver {
         if self.fed_while_stuck || self.phase == Phase::Over {
             return false;
         }
+        if self.awaits_input && !self.socket.may_be_read() {
+            return false;
+        }
+        // A task that has used its turn up is told to come again, and is not registered.
+        self.awaits_input = has_budget_remaining();
         let mut space = [const { MaybeUninit::uninit() }; READ];
         let mut buffer = ReadBuf::uninit(&mut space);
         match Pin::new(&mut self.socket).poll_read(cx, &mut buffer) {
             Poll::Pending => false,
             Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                self.awaits_input = false;
                 self.receive(buffer.filled());
                 true
             }
