@@ -91,7 +91,7 @@ impl Bench {
             .unwrap()
             .unwrap();
         for _ in 0..readers {
-            log.subscribe(Bell::default());
+            log.subscribe(&Bell::default());
         }
         let body = Bytes::from(vec![b'x'; BODY_BYTES]);
         let started = Instant::now();

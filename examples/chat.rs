@@ -7,14 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use answerback::clock::{Clock, Timestamp};
 use answerback::net::{self, Listener};
 use answerback::sockjs::{Form, Settings};
-use answerback::transport::{Application, Bell, Conversation, Mount, Next, Opened, Surroundings};
+use answerback::transport::{
+    Application, Bell, Bells, Conversation, Mount, Next, Opened, Surroundings,
+};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use warp::Filter;
 
 /// What has been said lately, how much was said before, and the bells of all who listen.
 #[derive(Default)]
-struct Room(VecDeque<Bytes>, usize, Vec<Bell>);
+struct Room(VecDeque<Bytes>, usize, Bells);
 
 struct Chat(Arc<Mutex<Room>>);
 
@@ -24,7 +26,7 @@ struct Guest(Arc<Mutex<Room>>, usize, Bell);
 impl Application for Chat {
     fn open(&self, opened: Opened, _now: Timestamp) -> Box<dyn Conversation> {
         let mut room = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        room.2.push(opened.bell.clone());
+        room.2.add(&opened.bell);
         Box::new(Guest(Arc::clone(&self.0), room.1, opened.bell))
     }
 }
@@ -37,7 +39,7 @@ impl Conversation for Guest {
             room.0.pop_front();
             room.1 += 1;
         }
-        room.2.iter().for_each(Bell::ring);
+        room.2.ring();
     }
 
     fn next(&mut self, _form: Form, _budget: usize, _now: Timestamp) -> Next {
@@ -57,7 +59,7 @@ impl Conversation for Guest {
 
     fn closed(&mut self, _now: Timestamp) {
         let mut room = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        room.2.retain(|bell| !bell.is(&self.2));
+        room.2.remove(&self.2);
     }
 }
 

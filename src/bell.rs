@@ -1,29 +1,53 @@
 //! A wake-up that carries no data, from whoever changes something to the one driver that looks.
 
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
-/// Wakes the driver of one session. Rings before the driver listens are remembered as one.
+/// Wakes a driver. Rings before the driver listens are remembered as one.
+#[derive(Clone, Debug)]
+pub struct Bell {
+    belfry: Belfry,
+    /// Its bit.
+    which: u64,
+    _hung: Option<Arc<Hung>>,
+}
+
+/// The bit of a bell that hangs alone. Of a belfry's other places it says that they are closed.
+const ALONE: u64 = 1 << 63;
+
+/// Where up to 63 bells hang that one driver listens to.
 #[derive(Clone, Debug, Default)]
-pub struct Bell(Arc<Inner>);
+pub struct Belfry(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    rung: AtomicBool,
+    rung: AtomicU64,
+    hung: AtomicU64,
     /// Kept from ring to ring: to be registered anew for every result would cost more than all else here.
     driver: Mutex<Option<Waker>>,
+}
+
+/// A bell's place, given back with its last clone: until then no other bell is mistaken for it.
+#[derive(Debug)]
+struct Hung(Belfry, u64);
+
+impl Default for Bell {
+    /// A bell that hangs alone.
+    fn default() -> Self {
+        Self {
+            belfry: Belfry::default(),
+            which: ALONE,
+            _hung: None,
+        }
+    }
 }
 
 impl Bell {
     /// Makes the driver ask again. Never waits for one; rings that come together wake once.
     pub fn ring(&self) {
-        if !self.0.rung.swap(true, Ordering::AcqRel)
-            && let Some(driver) = &*self.driver()
-        {
-            driver.wake_by_ref();
-        }
+        self.belfry.ring(self.which);
     }
 
     /// Completes when the bell has been rung since the last completion.
@@ -45,6 +69,67 @@ impl Bell {
 
     /// The task of `context` is woken by the rings to come, until another one listens.
     pub fn listen(&self, context: &mut Context<'_>) {
+        self.belfry.listen(context);
+    }
+
+    /// Whether the bell has been rung since the last time. For the task that listens: rings are heard from then on.
+    #[must_use]
+    pub fn take(&self) -> bool {
+        let rung = &self.belfry.0.rung;
+        rung.fetch_and(!self.which, Ordering::AcqRel) & self.which != 0
+    }
+
+    /// Its number in its belfry.
+    #[must_use]
+    pub const fn number(&self) -> u32 {
+        self.which.trailing_zeros()
+    }
+}
+
+/// A bell as a waker: whatever would wake its owner's task rings it.
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.ring();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ring();
+    }
+}
+
+impl Belfry {
+    /// A bell at the first place that is free; `None` if there is none, or if the belfry is closed.
+    #[must_use]
+    pub fn hang(&self) -> Option<Bell> {
+        let first_free = |hung: u64| (hung < ALONE - 1).then(|| hung | (hung + 1));
+        let hung = &self.0.hung;
+        let before = hung
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, first_free)
+            .ok()?;
+        let which = !before & (before + 1);
+        Some(Bell {
+            belfry: self.clone(),
+            which,
+            _hung: Some(Arc::new(Hung(self.clone(), which))),
+        })
+    }
+
+    /// How many bells hang here.
+    #[must_use]
+    pub fn bells(&self) -> u32 {
+        (self.0.hung.load(Ordering::Acquire) & !ALONE).count_ones()
+    }
+
+    /// Lets no bell be hung any more, if none is left. Whether it does; if not, the driver is woken when none is.
+    #[must_use]
+    pub fn close(&self) -> bool {
+        let hung = &self.0.hung;
+        hung.compare_exchange(0, ALONE, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// The task of `context` is woken by the rings to come, until another one listens.
+    pub fn listen(&self, context: &mut Context<'_>) {
         let mut driver = self.driver();
         match &mut *driver {
             Some(waker) => waker.clone_from(context.waker()),
@@ -52,48 +137,116 @@ impl Bell {
         }
     }
 
-    /// Whether the bell has been rung since the last time. For the task that listens: rings are heard from then on.
+    /// The bells rung since the last time, each a bit by its number. For the task that listens: rings are heard from
+    /// then on.
     #[must_use]
-    pub fn take(&self) -> bool {
-        self.0.rung.swap(false, Ordering::AcqRel)
+    pub fn take(&self) -> u64 {
+        self.0.rung.swap(0, Ordering::AcqRel)
+    }
+
+    fn ring(&self, which: u64) {
+        if self.0.rung.fetch_or(which, Ordering::AcqRel) == 0 {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(driver) = &*self.driver() {
+            driver.wake_by_ref();
+        }
     }
 
     fn driver(&self) -> MutexGuard<'_, Option<Waker>> {
         self.0.driver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether both are the same bell.
-    #[must_use]
-    pub fn is(&self, other: &Bell) -> bool {
+    fn is(&self, other: &Belfry) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-    use tokio_util::task::TaskTracker;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn rings_before_anyone_listens_count_as_one() {
-        let bell = Bell::default();
-        bell.ring();
-        bell.clone().ring();
-        bell.rung().await;
-        assert_eq!(bell.rung().now_or_never(), None);
-    }
-
-    #[tokio::test]
-    async fn a_ring_wakes_the_driver_that_waits() {
-        let bell = Bell::default();
-        let driver = TaskTracker::new().spawn({
-            let bell = bell.clone();
-            async move { bell.rung().await }
-        });
-        tokio::task::yield_now().await;
-        bell.ring();
-        driver.await.unwrap();
+impl Drop for Hung {
+    fn drop(&mut self) {
+        let Self(belfry, which) = self;
+        if belfry.0.hung.fetch_and(!*which, Ordering::AcqRel) == *which {
+            belfry.wake();
+        }
     }
 }
+
+/// The bells of all who wait for the same. Those of one belfry are rung at once.
+#[derive(Debug, Default)]
+pub struct Bells {
+    /// Of a belfry with several places there is one entry at most.
+    rung_together: Vec<(Belfry, u64)>,
+    count: usize,
+}
+
+impl Bells {
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Adds a bell that is not among them.
+    pub fn add(&mut self, bell: &Bell) {
+        self.count += 1;
+        let mut entries = self.rung_together.iter_mut();
+        let neighbours = if bell.which == ALONE {
+            None
+        } else {
+            entries.find(|(belfry, _)| belfry.is(&bell.belfry))
+        };
+        match neighbours {
+            Some((_, which)) => *which |= bell.which,
+            None => self.rung_together.push((bell.belfry.clone(), bell.which)),
+        }
+    }
+
+    /// Takes a bell away, if it is among them.
+    pub fn remove(&mut self, bell: &Bell) {
+        let mut entries = self.rung_together.iter();
+        let among =
+            |(belfry, which): &(Belfry, u64)| belfry.is(&bell.belfry) && which & bell.which != 0;
+        let Some(at) = entries.position(among) else {
+            return;
+        };
+        self.count -= 1;
+        let (_, which) = &mut self.rung_together[at];
+        *which &= !bell.which;
+        if *which == 0 {
+            self.rung_together.swap_remove(at);
+        }
+    }
+
+    /// Rings all.
+    pub fn ring(&self) {
+        let _ = self.ring_some(usize::MAX, usize::MAX);
+    }
+
+    /// Rings about the last `count` of those before `left`, which at first is `usize::MAX`; gives what is `left` next,
+    /// 0 at the end. From the end to the front, because the place of one that leaves is taken by the last, which has
+    /// been rung by then.
+    #[must_use]
+    pub fn ring_some(&self, left: usize, count: usize) -> usize {
+        let mut left = left.min(self.rung_together.len());
+        let mut rung = 0;
+        while left > 0 && rung < count {
+            left -= 1;
+            let (belfry, which) = &self.rung_together[left];
+            belfry.ring(*which);
+            rung += which.count_ones() as usize;
+        }
+        left
+    }
+}
+
+#[cfg(test)]
+mod tests;

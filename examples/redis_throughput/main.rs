@@ -261,7 +261,7 @@ async fn store(url: &str, answers: u32, body: &Bytes, viewers: usize) -> Result<
 
 async fn follower(log: Arc<CampaignLog>, answers: u64) {
     let bell = answerback::bell::Bell::default();
-    log.subscribe(bell.clone());
+    log.subscribe(&bell);
     let mut cursor = Seq(0);
     while cursor.0 < answers {
         match log.read(cursor, Form::RawFrame, 1 << 16) {

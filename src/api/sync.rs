@@ -274,7 +274,7 @@ async fn collect(api: &Api, campaign: &Campaign) -> Result<Answers, ApiError> {
     let log = store.follow(campaign.id).await?;
     let log = log.ok_or_else(|| ApiError::Internal("a new campaign has no log".to_owned()))?;
     let bell = Bell::default();
-    log.subscribe(bell.clone());
+    log.subscribe(&bell);
     // Its own name: viewers of the same node claim and release under the node's.
     let node = format!("{}/request/{}", api.parts.node, campaign.id);
     let deadline = Instant::now() + api.settings.sync_period;

@@ -3,22 +3,23 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::task::yield_now;
 
-use crate::bell::Bell;
+use crate::bell::{Bell, Bells};
 use crate::results::{CampaignId, Log, Read, Record, Seq};
 use crate::sockjs::Form;
 
-/// So many readers are woken before they get their turn. Of 8 to 64 all were alike (CPU a delivery to 1,000 viewers);
-/// with 256 the gain was gone.
-const WOKEN_AT_ONCE: usize = 64;
+/// So many readers, or a row of sessions that share a task, are woken for each worker before they get their turn. Of 8
+/// to 64 all were alike (CPU a delivery to 1,000 viewers); with 256 the gain was gone.
+const WOKEN_AT_ONCE: usize = 32;
 
 /// The shared log of one campaign: a store appends, viewers read through cursors of their own.
 #[derive(Debug)]
 pub struct CampaignLog {
     id: CampaignId,
     log: Mutex<Log>,
-    bells: Mutex<Vec<Bell>>,
+    bells: Mutex<Bells>,
     /// Set while somebody has undertaken to ring.
     ring_due: AtomicBool,
     /// Upper bound for the bytes kept in memory.
@@ -35,7 +36,7 @@ impl CampaignLog {
         Self {
             id,
             log: Mutex::new(log),
-            bells: Mutex::new(Vec::new()),
+            bells: Mutex::default(),
             ring_due: AtomicBool::new(false),
             bytes_max,
             epoch: AtomicU64::new(0),
@@ -61,30 +62,20 @@ impl CampaignLog {
     pub fn ring(&self) {
         // Cleared first: what is appended from here on asks for another ring.
         self.ring_due.store(false, Ordering::SeqCst);
-        self.wake_some(usize::MAX, usize::MAX);
+        lock(&self.bells).ring();
     }
 
     /// Wakes everybody who reads, a few at a time. What a reader needs is then still in the processor's cache when its
     /// turn comes, and more answers come in between, so that readers of a busy log get more at once.
     pub async fn ring_in_turns(&self) {
         self.ring_due.store(false, Ordering::SeqCst);
-        let mut left = self.wake_some(usize::MAX, WOKEN_AT_ONCE);
+        let count = WOKEN_AT_ONCE * Handle::current().metrics().num_workers();
+        let ring_some = |left| lock(&self.bells).ring_some(left, count);
+        let mut left = ring_some(usize::MAX);
         while left > 0 {
             yield_now().await;
-            left = self.wake_some(left, WOKEN_AT_ONCE);
+            left = ring_some(left);
         }
-    }
-
-    /// Rings the last `count` of the first `left` bells; how many are left. From the end to the front, because the
-    /// place of one that leaves is taken by the last, which has been rung by then.
-    fn wake_some(&self, left: usize, count: usize) -> usize {
-        let bells = lock(&self.bells);
-        let left = left.min(bells.len());
-        let next = left.saturating_sub(count);
-        for bell in &bells[next..left] {
-            bell.ring();
-        }
-        next
     }
 
     /// For a store that has another ring the bells: true if nobody has undertaken to since the last
@@ -175,16 +166,13 @@ impl CampaignLog {
     }
 
     /// From now on this bell rings when there is more to read.
-    pub fn subscribe(&self, bell: Bell) {
-        lock(&self.bells).push(bell);
+    pub fn subscribe(&self, bell: &Bell) {
+        lock(&self.bells).add(bell);
     }
 
     /// This bell does not ring any more.
     pub fn unsubscribe(&self, bell: &Bell) {
-        let mut bells = lock(&self.bells);
-        if let Some(at) = bells.iter().position(|other| other.is(bell)) {
-            bells.swap_remove(at);
-        }
+        lock(&self.bells).remove(bell);
     }
 }
 

@@ -28,9 +28,9 @@ impl Alarm {
         self.at
     }
 
-    /// Whether it has rung; if not, the task is woken when it does.
-    pub(super) fn poll_rung(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.registered && Instant::now() < self.at {
+    /// Whether it has rung at `now`, which is not ahead of the clock; if not, the task is woken when it does.
+    pub(super) fn poll_rung(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+        if self.registered && now < self.at {
             return false;
         }
         // A task that has used its turn up is told to come again, and is not registered.

@@ -71,6 +71,10 @@ pub trait Conversation: Send {
     /// When [`Conversation::next`] must be asked again even if nobody rings, e.g. for a login deadline.
     fn deadline(&self) -> Option<Timestamp>;
 
+    /// Looks at what [`Conversation::next`] is going to look at, and nothing else. Called for many sessions before the
+    /// first of them is asked: what they need is then fetched from memory side by side.
+    fn look(&self) {}
+
     /// The session is over, whoever ended it. Called once, last.
     fn closed(&mut self, now: Timestamp);
 }

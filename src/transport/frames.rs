@@ -147,7 +147,7 @@ impl Frames {
                 slot.insert((until, Alarm::new(at)))
             }
         };
-        let rung = alarm.poll_rung(context);
+        let rung = alarm.poll_rung(Instant::now(), context);
         if rung {
             self.alarm = None;
         }

@@ -24,7 +24,7 @@ pub mod upgrade;
 pub mod websocket;
 mod whereabouts;
 
-pub use crate::bell::Bell;
+pub use crate::bell::{Bell, Bells};
 pub use crate::sockjs::Slice;
 pub use application::{Application, Conversation, Next, Opened};
 pub use bounds::Bounds;

@@ -102,15 +102,13 @@ impl Outbound {
         taken: &mut usize,
     ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
-            let count = {
+            let count = if let Some(part) = self.only_part() {
+                // The commonest case, and the kernel has less to check then.
+                ready!(Pin::new(&mut *socket).poll_write(cx, part))?
+            } else {
                 let mut vectors = [IoSlice::new(&[]); VECTORS];
                 let used = self.gather(&mut vectors);
-                let socket = Pin::new(&mut *socket);
-                ready!(match &vectors[..used] {
-                    // The commonest case, and the kernel has less to check then.
-                    [one] => socket.poll_write(cx, one),
-                    many => socket.poll_write_vectored(cx, many),
-                })?
+                ready!(Pin::new(&mut *socket).poll_write_vectored(cx, &vectors[..used]))?
             };
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -119,6 +117,14 @@ impl Outbound {
             self.advance(count);
         }
         Pin::new(socket).poll_flush(cx)
+    }
+
+    /// What is left of the last part, if nothing else is left.
+    fn only_part(&self) -> Option<&[u8]> {
+        match &self.parts[self.index..] {
+            [part] if self.urgent.is_empty() && self.last.is_empty() => Some(&part[self.offset..]),
+            _ => None,
+        }
     }
 
     fn gather<'a>(&'a self, vectors: &mut [IoSlice<'a>; VECTORS]) -> usize {

@@ -1,6 +1,7 @@
-//! WebSocket sessions, raw and SockJS-framed: accepts the handshake and owns the task that drives the socket.
+//! WebSocket sessions, raw and SockJS-framed: accepts the handshake and has a row's task drive the socket.
 
 mod driver;
+mod row;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,13 +16,13 @@ use tokio_util::task::TaskTracker;
 
 use super::application::{Application, Opened};
 use super::upgrade::Handshake;
-use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::limits::permits::Permit;
 use crate::sockjs::settings::Timing;
 use crate::sockjs::{Form, Transport};
 use crate::telemetry::metrics::names;
 use driver::Driver;
+use row::Rows;
 
 /// What an operator may set.
 #[derive(Clone, Debug)]
@@ -91,6 +92,7 @@ impl Mode {
 pub struct Sockets<A: ?Sized> {
     shared: Arc<Shared>,
     tasks: TaskTracker,
+    rows: Rows,
     opened: AtomicU32,
     application: Arc<A>,
 }
@@ -157,6 +159,7 @@ impl<A: Application + ?Sized> Sockets<A> {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
+        let rows = Rows::new(tasks.clone(), clock.clone());
         let shared = Shared {
             settings,
             clock,
@@ -167,6 +170,7 @@ impl<A: Application + ?Sized> Sockets<A> {
         };
         Arc::new(Self {
             shared: Arc::new(shared),
+            rows,
             tasks,
             opened: AtomicU32::new(0),
             application,
@@ -214,12 +218,12 @@ impl<A: Application + ?Sized> Sockets<A> {
                 return;
             }
         };
-        let bell = Bell::default();
+        let seat = self.rows.seat();
         let opened = Opened {
             transport: mode.transport(),
             address,
             prefix,
-            bell: bell.clone(),
+            bell: seat.bell().clone(),
         };
         let conversation = self.application.open(opened, self.shared.clock.now());
         let opening = Opening {
@@ -229,9 +233,9 @@ impl<A: Application + ?Sized> Sockets<A> {
             place,
         };
         let shared = Arc::clone(&self.shared);
-        // A task of its own, because this one keeps room for the handshake.
-        if let Some(driver) = Driver::new(shared, opening, socket, (conversation, bell)) {
-            self.tasks.spawn(driver);
+        // Another task drives it, because this one keeps room for the handshake.
+        if let Some(driver) = Driver::new(shared, opening, socket, conversation) {
+            seat.take(driver);
         }
     }
 }

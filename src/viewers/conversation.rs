@@ -1,5 +1,6 @@
 //! One session's talk with a viewer: performs what the pure [`Viewer`] asks for, and hands out slices of the log.
 
+use std::hint::black_box;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use smallvec::SmallVec;
@@ -198,6 +199,13 @@ impl Conversation for Viewing {
 
     fn deadline(&self) -> Option<Timestamp> {
         self.viewer.deadline()
+    }
+
+    fn look(&self) {
+        let viewer = &self.viewer;
+        let waits = viewer.has_messages() || viewer.poll_close().is_some();
+        black_box((waits, viewer.cursor(), viewer.tick_number()));
+        black_box((self.watch.is_some(), self.mailbox.is_some(), self.warned));
     }
 
     fn closed(&mut self, _now: Timestamp) {

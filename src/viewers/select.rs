@@ -102,7 +102,7 @@ async fn open(
         entry.viewers.fetch_add(1, Ordering::AcqRel);
         Arc::clone(&entry)
     };
-    watch.log.subscribe(bell.clone());
+    watch.log.subscribe(&bell);
     let selected = Selected {
         shared: Arc::clone(shared),
         bell,

@@ -228,6 +228,47 @@ fn deflated(plain: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn sessions_that_share_a_task_are_served_and_end_each_alone() {
+    let server = server();
+    let mut clients = Vec::new();
+    for _ in 0..140 {
+        clients.push(server.websocket("raw").await);
+    }
+    clients[70].text("panic").await;
+    clients[70].expect_end().await;
+    server.until(|bench| &bench.closed, 1).await;
+    clients.swap_remove(70);
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.text(&number.to_string()).await;
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.expect(0x81, number.to_string().as_bytes()).await;
+    }
+    let mut leaving = clients.split_off(50);
+    for client in &mut leaving {
+        client.send(0x88, &NORMAL).await;
+    }
+    server.until(|bench| &bench.closed, 90).await;
+    // They find places that others have left, and are not taken for them.
+    for _ in 0..50 {
+        clients.push(server.websocket("raw").await);
+    }
+    for client in &mut clients {
+        client.text("hello").await;
+    }
+    for client in &mut clients {
+        client.expect(0x81, b"hello").await;
+    }
+    drop((clients, leaving));
+    server.until(|bench| &bench.closed, 190).await;
+    server.stop();
+    server.tasks.close();
+    timeout(PATIENCE, server.tasks.wait())
+        .await
+        .expect("no task outlives its sessions");
+}
+
+#[tokio::test]
 async fn a_client_that_vanishes_is_forgotten() {
     let server = server();
     let mut client = server.websocket("raw").await;

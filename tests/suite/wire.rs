@@ -72,6 +72,7 @@ impl Conversation for Talk {
                 self.flood = Some(frames.freeze());
             }
             "close" => self.close = true,
+            "panic" => panic!("the application has a fault"),
             echo => self.waiting.push(Bytes::copy_from_slice(echo.as_bytes())),
         }
     }

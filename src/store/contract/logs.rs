@@ -15,7 +15,7 @@ use crate::store::{CampaignLog, Store};
 /// read back.
 pub(super) async fn view(store: &dyn Store, log: &CampaignLog, upto: Seq) -> Vec<(Seq, HostId)> {
     let bell = Bell::default();
-    log.subscribe(bell.clone());
+    log.subscribe(&bell);
     let (mut seen, mut cursor) = (Vec::new(), Seq(0));
     while cursor < upto {
         match log.read(cursor, Form::RawFrame, 16 * 1024) {

@@ -1,4 +1,4 @@
-//! The task of one WebSocket: inbound bytes, the application's bell and the timers, in one poll.
+//! What drives one WebSocket: inbound bytes, what the application has to say and the timers, in one poll.
 //!
 //! Most sessions are idle, and a result goes to all of them in turn, so what a delivery touches is kept small and
 //! together: no read buffer (bytes are read onto the stack), no queue (slices of the shared log are written from the
@@ -7,6 +7,7 @@
 mod inbound;
 mod time;
 
+use std::hint::black_box;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +22,6 @@ use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{Meters, Mode, Opening, Shared};
-use crate::bell::Bell;
 use crate::clock::Timestamp;
 use crate::limits::permits::Permit;
 use crate::net::Socket;
@@ -45,13 +45,12 @@ const TURNS: usize = 32;
 /// unread input makes the kernel send a reset, which may destroy the close frame.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// One WebSocket session. It must be the whole of a task: it registers the task's waker with what seldom happens once,
-/// and not at every turn.
+/// One WebSocket session. It must always be polled with the same waker, the application's bell: it registers that once
+/// with what seldom happens, and not at every turn.
 pub(super) struct Driver {
     shared: Arc<Shared>,
     socket: Socket,
     conversation: Box<dyn Conversation>,
-    bell: Bell,
     session: Session,
     receiver: ReceiverId,
     mode: Mode,
@@ -66,8 +65,8 @@ pub(super) struct Driver {
     /// A message was taken in while the socket was stuck. No further one is read until it takes more, so that a client
     /// who asks and never reads fills its own buffers and not the server's.
     fed_while_stuck: bool,
-    /// Whether the task will be woken by the bell, and when the server stops.
-    listens: bool,
+    /// Whether the waker will be woken when the server stops.
+    hears_stop: bool,
     /// Whether the task will be woken when there is something to read.
     awaits_input: bool,
     /// Since when the socket has taken nothing of what waits.
@@ -90,6 +89,15 @@ struct Seldom {
     _place: Option<Arc<Permit<IpAddr>>>,
     /// For the metric.
     reason: &'static str,
+}
+
+/// When a turn begins.
+#[derive(Clone, Copy)]
+pub(super) struct Now {
+    /// For timers.
+    pub(super) timers: Instant,
+    /// For the session and the application.
+    pub(super) clock: Timestamp,
 }
 
 /// What asking the application has come to.
@@ -118,7 +126,7 @@ impl Driver {
         shared: Arc<Shared>,
         opening: Opening,
         socket: Socket,
-        (conversation, bell): (Box<dyn Conversation>, Bell),
+        conversation: Box<dyn Conversation>,
     ) -> Option<Self> {
         let Opening {
             mode,
@@ -145,7 +153,6 @@ impl Driver {
             shared,
             socket,
             conversation,
-            bell,
             session,
             receiver,
             phase: Phase::Live,
@@ -153,7 +160,7 @@ impl Driver {
             peer_closed: false,
             stopping: false,
             fed_while_stuck: false,
-            listens: false,
+            hears_stop: false,
             awaits_input: false,
             stuck_since: None,
             outbound: None,
@@ -185,14 +192,48 @@ impl Driver {
             .is_none_or(|waiting| waiting.is_empty())
     }
 
-    /// Has the task woken by the bell and when the server stops, and says goodbye in time once it does.
-    fn listen(&mut self, cx: &mut Context<'_>) {
-        let first = !std::mem::replace(&mut self.listens, true);
-        if first {
-            self.bell.listen(cx);
+    /// Whether there may be something to read. To be asked of all sessions that are about to have a turn before the
+    /// first has it: this looks wherever a turn will, and what one look has to be fetched for does not keep the next
+    /// one waiting, as turns do.
+    pub(super) fn look(&self) -> bool {
+        black_box((self.stuck_since, self.idle_until, self.goodbye_at));
+        black_box((self.told, self.phase, self.outbound.is_some()));
+        black_box((self.session.takes_messages(), self.alarm.at()));
+        self.conversation.look();
+        self.socket.may_be_read()
+    }
+
+    /// Drives the session as far as it goes at `now`, which is not ahead of the clocks; ready at its end. `readable` is
+    /// what [`Driver::look`] said.
+    pub(super) fn turn(&mut self, now: Now, readable: bool, cx: &mut Context<'_>) -> Poll<()> {
+        self.awaits_input &= !readable;
+        self.hear_stop(cx);
+        let mut due = self.alarm.poll_rung(now.timers, cx);
+        loop {
+            if due {
+                self.handle_time(Instant::now());
+            }
+            if self.turns(now.clock, cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let Some(next) = self.next_wake() else {
+                return Poll::Pending;
+            };
+            // An alarm that rings too early costs one look; moving it costs every time.
+            if !due && self.alarm.at() <= next {
+                return Poll::Pending;
+            }
+            self.alarm.set(next);
+            due = self.alarm.poll_rung(now.timers, cx);
+            if !due {
+                return Poll::Pending;
+            }
         }
-        // Rung or not, the turns look for more; this is to hear the next ring.
-        let _ = self.bell.take();
+    }
+
+    /// Says goodbye in time once the server stops.
+    fn hear_stop(&mut self, cx: &mut Context<'_>) {
+        let first = !std::mem::replace(&mut self.hears_stop, true);
         if self.goodbye_at.is_some() || !(first || self.shared.stopping.load(Ordering::Acquire)) {
             return;
         }
@@ -202,7 +243,7 @@ impl Driver {
         }
     }
 
-    fn turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn turns(&mut self, now: Timestamp, cx: &mut Context<'_>) -> Poll<()> {
         let mut drained = false;
         for _ in 0..TURNS {
             let flushed = self.write(cx);
@@ -211,7 +252,7 @@ impl Driver {
                 busy |= match self.phase {
                     // A pong to what was just read goes out first.
                     Phase::Live if self.outbound.is_some() || (drained && !busy) => false,
-                    Phase::Live => match self.ask() {
+                    Phase::Live => match self.ask(now) {
                         Asked::Nothing => false,
                         Asked::More => true,
                         Asked::Slice(slice) => {
@@ -277,8 +318,7 @@ impl Driver {
     }
 
     /// Looks for something to write, now that everything is written.
-    fn ask(&mut self) -> Asked {
-        let now = self.shared.clock.now();
+    fn ask(&mut self, now: Timestamp) -> Asked {
         let budget = match self.session.poll(self.receiver, now) {
             Step::Write(frame) => {
                 self.queue_frame(&frame, now);
@@ -391,37 +431,6 @@ impl Driver {
     fn tell(&mut self) {
         if !std::mem::replace(&mut self.told, true) {
             self.conversation.closed(self.shared.clock.now());
-        }
-    }
-}
-
-impl Future for Driver {
-    type Output = ();
-
-    /// Drives the session to its end.
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        this.listen(cx);
-        let mut due = this.alarm.poll_rung(cx);
-        loop {
-            if due {
-                this.handle_time(Instant::now());
-            }
-            if this.turns(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            let Some(next) = this.next_wake() else {
-                return Poll::Pending;
-            };
-            // An alarm that rings too early costs one look; moving it costs every time.
-            if !due && this.alarm.at() <= next {
-                return Poll::Pending;
-            }
-            this.alarm.set(next);
-            due = this.alarm.poll_rung(cx);
-            if !due {
-                return Poll::Pending;
-            }
         }
     }
 }

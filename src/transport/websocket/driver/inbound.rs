@@ -19,10 +19,7 @@ const READ: usize = 8 * 1024;
 impl Driver {
     /// Whether something was read.
     pub(super) fn read(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.fed_while_stuck || self.phase == Phase::Over {
-            return false;
-        }
-        if self.awaits_input && !self.socket.may_be_read() {
+        if self.awaits_input || self.fed_while_stuck || self.phase == Phase::Over {
             return false;
         }
         // A task that has used its turn up is told to come again, and is not registered.
@@ -71,7 +68,7 @@ impl Driver {
         if self.phase != Phase::Live || !self.is_written() {
             return;
         }
-        if let Asked::Slice(slice) = self.ask() {
+        if let Asked::Slice(slice) = self.ask(self.shared.clock.now()) {
             self.outbound = Some(Outbound::from(slice).into());
         }
         if let Some(waiting) = &mut self.outbound {
