@@ -14,6 +14,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::coop::has_budget_remaining;
 use tokio_rustls::server::TlsStream;
 
 use crate::telemetry::metrics::names;
@@ -24,6 +25,8 @@ pub struct Socket {
     stream: Stream,
     /// What was read too early, to be read again.
     unread: Option<Box<Bytes>>,
+    /// Whether the task that polls the input will be woken when there is some.
+    awaited: bool,
     /// While hyper has it.
     flushed: Option<Flushed>,
     _place: Place,
@@ -67,6 +70,7 @@ impl Socket {
         Self {
             stream: Stream::Plain(stream),
             unread: None,
+            awaited: false,
             flushed: None,
             _place: place,
         }
@@ -76,6 +80,7 @@ impl Socket {
         Self {
             stream: Stream::Tls(Box::new(stream)),
             unread: None,
+            awaited: false,
             flushed: None,
             _place: place,
         }
@@ -92,13 +97,30 @@ impl Socket {
         let mut socket = io.into_inner();
         // A line of memory less for each write.
         socket.flushed = None;
+        socket.awaited = false;
         socket.unread(read);
         socket
     }
 
-    /// False if nothing has come since a [`poll_read`](AsyncRead::poll_read) that is pending: to ask it again would
-    /// only register the same task again.
-    pub fn may_be_read(&self) -> bool {
+    /// [`poll_read`](AsyncRead::poll_read) for whoever has taken the socket from hyper and always polls it with the same
+    /// waker: that is registered once, and as long as nothing has come this is one look.
+    pub fn poll_input(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.awaited && !self.has_input() {
+            return Poll::Pending;
+        }
+        // A task that has used its turn up is told to come again, and is not registered.
+        let registers = has_budget_remaining();
+        let polled = Pin::new(&mut *self).poll_read(cx, buf);
+        self.awaited = registers && polled.is_pending();
+        polled
+    }
+
+    /// Whether there may be something to read, or the peer has gone.
+    pub fn has_input(&self) -> bool {
         match &self.stream {
             Stream::Plain(stream) => {
                 self.unread.is_some() || stream.try_io(Interest::READABLE, || Ok(())).is_ok()

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::ReadBuf;
 
 use super::frames::{Frames, Polled};
 use super::outbound::Outbound;
@@ -128,7 +128,7 @@ impl Streaming {
         while self.read_ahead.len() < READ_AHEAD_MAX {
             let mut space = [const { MaybeUninit::uninit() }; READ];
             let mut buffer = ReadBuf::uninit(&mut space);
-            match Pin::new(&mut *socket).poll_read(cx, &mut buffer) {
+            match socket.poll_input(cx, &mut buffer) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     self.read_ahead.extend_from_slice(buffer.filled());

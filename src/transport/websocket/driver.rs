@@ -67,8 +67,6 @@ pub(super) struct Driver {
     fed_while_stuck: bool,
     /// Whether the waker will be woken when the server stops.
     hears_stop: bool,
-    /// Whether the task will be woken when there is something to read.
-    awaits_input: bool,
     /// Since when the socket has taken nothing of what waits.
     stuck_since: Option<Instant>,
     /// What the socket has not taken yet.
@@ -161,7 +159,6 @@ impl Driver {
             stopping: false,
             fed_while_stuck: false,
             hears_stop: false,
-            awaits_input: false,
             stuck_since: None,
             outbound: None,
             idle_until: None,
@@ -192,21 +189,18 @@ impl Driver {
             .is_none_or(|waiting| waiting.is_empty())
     }
 
-    /// Whether there may be something to read. To be asked of all sessions that are about to have a turn before the
-    /// first has it: this looks wherever a turn will, and what one look has to be fetched for does not keep the next
-    /// one waiting, as turns do.
-    pub(super) fn look(&self) -> bool {
+    /// Looks wherever a turn is going to look, and changes nothing. To be called for all sessions whose turn it is before
+    /// the first has it: memory is then fetched for several at a time, whereas a turn waits for its own.
+    pub(super) fn look(&self) {
         black_box((self.stuck_since, self.idle_until, self.goodbye_at));
         black_box((self.told, self.phase, self.outbound.is_some()));
         black_box((self.session.takes_messages(), self.alarm.at()));
+        black_box(self.socket.has_input());
         self.conversation.look();
-        self.socket.may_be_read()
     }
 
-    /// Drives the session as far as it goes at `now`, which is not ahead of the clocks; ready at its end. `readable` is
-    /// what [`Driver::look`] said.
-    pub(super) fn turn(&mut self, now: Now, readable: bool, cx: &mut Context<'_>) -> Poll<()> {
-        self.awaits_input &= !readable;
+    /// Drives the session as far as it goes at `now`, which is not ahead of the clocks. Ready at its end.
+    pub(super) fn turn(&mut self, now: Now, cx: &mut Context<'_>) -> Poll<()> {
         self.hear_stop(cx);
         let mut due = self.alarm.poll_rung(now.timers, cx);
         loop {

@@ -120,15 +120,17 @@ impl Sessions {
         }
     }
 
-    /// Those of the sessions due that may have something to read.
-    fn readable(&self) -> u64 {
-        numbers(self.due)
-            .filter(|number| matches!(self.seated.get(*number), Some(Some((_, driver))) if driver.look()))
-            .fold(0, |readable, number| readable | 1 << number)
+    /// See [`Driver::look`].
+    fn look(&self) {
+        for number in numbers(self.due) {
+            if let Some(Some((_, driver))) = self.seated.get(number) {
+                driver.look();
+            }
+        }
     }
 
     /// Gives one session its turn. One that panics ends alone.
-    fn drive(&mut self, number: usize, now: Now, readable: bool) {
+    fn drive(&mut self, number: usize, now: Now) {
         let Some(place) = self.seated.get_mut(number) else {
             return;
         };
@@ -136,7 +138,7 @@ impl Sessions {
             return;
         };
         let mut context = Context::from_waker(waker);
-        let turn = AssertUnwindSafe(|| driver.turn(now, readable, &mut context));
+        let turn = AssertUnwindSafe(|| driver.turn(now, &mut context));
         if !matches!(catch_unwind(turn), Ok(Poll::Pending)) {
             *place = None;
         }
@@ -155,7 +157,7 @@ impl Future for Sessions {
             timers: Instant::now(),
             clock: this.clock.now(),
         };
-        let readable = this.readable();
+        this.look();
         for number in numbers(this.due) {
             if !has_budget_remaining() {
                 // The rest come when others have had their turn.
@@ -163,7 +165,7 @@ impl Future for Sessions {
                 return Poll::Pending;
             }
             this.due &= !(1 << number);
-            this.drive(number, now, readable & 1 << number != 0);
+            this.drive(number, now);
         }
         if this.row.belfry.close() {
             Poll::Ready(())

@@ -1,11 +1,9 @@
 //! What a client sends: read, decoded, given to the application.
 
 use std::mem::MaybeUninit;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::task::coop::has_budget_remaining;
+use tokio::io::ReadBuf;
 
 use super::{Asked, Driver, Phase};
 use crate::sockjs::codec::Event;
@@ -19,17 +17,14 @@ const READ: usize = 8 * 1024;
 impl Driver {
     /// Whether something was read.
     pub(super) fn read(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.awaits_input || self.fed_while_stuck || self.phase == Phase::Over {
+        if self.fed_while_stuck || self.phase == Phase::Over {
             return false;
         }
-        // A task that has used its turn up is told to come again, and is not registered.
-        self.awaits_input = has_budget_remaining();
         let mut space = [const { MaybeUninit::uninit() }; READ];
         let mut buffer = ReadBuf::uninit(&mut space);
-        match Pin::new(&mut self.socket).poll_read(cx, &mut buffer) {
+        match self.socket.poll_input(cx, &mut buffer) {
             Poll::Pending => false,
             Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                self.awaits_input = false;
                 self.receive(buffer.filled());
                 true
             }
