@@ -14,8 +14,10 @@ pub struct Bell {
     _hung: Option<Arc<Hung>>,
 }
 
-/// The bit of a bell that hangs alone. Of a belfry's other places it says that they are closed.
+/// The bit of a bell that hangs alone.
 const ALONE: u64 = 1 << 63;
+/// Among the bits of what hangs in a belfry: nothing does, and nothing may any more.
+const CLOSED: u64 = ALONE;
 
 /// Where up to 63 bells hang that one driver listens to.
 #[derive(Clone, Debug, Default)]
@@ -79,7 +81,7 @@ impl Bell {
         rung.fetch_and(!self.which, Ordering::AcqRel) & self.which != 0
     }
 
-    /// Its number in its belfry.
+    /// Its number in its belfry: 0 to 62, and 63 if it hangs alone.
     #[must_use]
     pub const fn number(&self) -> u32 {
         self.which.trailing_zeros()
@@ -98,10 +100,12 @@ impl Wake for Bell {
 }
 
 impl Belfry {
-    /// A bell at the first place that is free; `None` if there is none, or if the belfry is closed.
+    /// A bell at the first place that is free; `None` if there is none, or if the belfry is closed. The place is taken
+    /// until the last clone is dropped. Whoever listens to one of several bells hears for all of them, so that only the
+    /// belfry's driver may.
     #[must_use]
     pub fn hang(&self) -> Option<Bell> {
-        let first_free = |hung: u64| (hung < ALONE - 1).then(|| hung | (hung + 1));
+        let first_free = |hung: u64| (hung < CLOSED - 1).then(|| hung | (hung + 1));
         let hung = &self.0.hung;
         let before = hung
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, first_free)
@@ -117,14 +121,15 @@ impl Belfry {
     /// How many bells hang here.
     #[must_use]
     pub fn bells(&self) -> u32 {
-        (self.0.hung.load(Ordering::Acquire) & !ALONE).count_ones()
+        (self.0.hung.load(Ordering::Acquire) & !CLOSED).count_ones()
     }
 
-    /// Lets no bell be hung any more, if none is left. Whether it does; if not, the driver is woken when none is.
+    /// Closes the belfry for good if no bell hangs here, and says whether it did. If one does, the driver is woken when
+    /// the last has gone, to try again.
     #[must_use]
     pub fn close(&self) -> bool {
         let hung = &self.0.hung;
-        hung.compare_exchange(0, ALONE, Ordering::AcqRel, Ordering::Acquire)
+        hung.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     }
 
@@ -195,9 +200,8 @@ impl Bells {
         self.count == 0
     }
 
-    /// Adds a bell that is not among them.
+    /// Adds a bell. One that hangs alone must not be among them yet.
     pub fn add(&mut self, bell: &Bell) {
-        self.count += 1;
         let mut entries = self.rung_together.iter_mut();
         let neighbours = if bell.which == ALONE {
             None
@@ -205,9 +209,11 @@ impl Bells {
             entries.find(|(belfry, _)| belfry.is(&bell.belfry))
         };
         match neighbours {
+            Some((_, which)) if *which & bell.which != 0 => return,
             Some((_, which)) => *which |= bell.which,
             None => self.rung_together.push((bell.belfry.clone(), bell.which)),
         }
+        self.count += 1;
     }
 
     /// Takes a bell away, if it is among them.
@@ -231,8 +237,8 @@ impl Bells {
         let _ = self.ring_some(usize::MAX, usize::MAX);
     }
 
-    /// Rings about the last `count` of those before `left`, which at first is `usize::MAX`; gives what is `left` next,
-    /// 0 at the end. From the end to the front, because the place of one that leaves is taken by the last, which has
+    /// Rings at least `count`, if there are so many, and those that hang with them. To be called with `usize::MAX` first
+    /// and then with what it says is `left`, in entries of its own, until that is 0. From the end to the front, because the place of one that leaves is taken by the last, which has
     /// been rung by then.
     #[must_use]
     pub fn ring_some(&self, left: usize, count: usize) -> usize {

@@ -98,6 +98,7 @@ fn many_bells_are_rung_a_few_at_a_time_and_those_of_a_belfry_together() {
     let mut bells = Bells::default();
     bells.add(&alone[0]);
     together.iter().for_each(|bell| bells.add(bell));
+    bells.add(&together[0]);
     bells.add(&alone[1]);
     assert_eq!(bells.len(), 5);
 

@@ -112,10 +112,9 @@ impl Socket {
         if self.awaited && !self.has_input() {
             return Poll::Pending;
         }
-        // A task that has used its turn up is told to come again, and is not registered.
-        let registers = has_budget_remaining();
         let polled = Pin::new(&mut *self).poll_read(cx, buf);
-        self.awaited = registers && polled.is_pending();
+        // A task that has used its turn up is told to come again, and is not registered.
+        self.awaited = polled.is_pending() && has_budget_remaining();
         polled
     }
 
@@ -191,7 +190,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         self.set_flushed(false);
         match &mut self.stream {
-            Stream::Plain(stream) => poll_send(stream, cx, || {
+            Stream::Plain(stream) => poll_send(stream, cx, buf.len(), || {
                 rustix::net::send(&*stream, buf, SendFlags::NOSIGNAL)
             }),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -205,7 +204,10 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         self.set_flushed(false);
         match &mut self.stream {
-            Stream::Plain(stream) => poll_send(stream, cx, || rustix::io::writev(&*stream, bufs)),
+            Stream::Plain(stream) => {
+                let len = bufs.iter().map(|buf| buf.len()).sum();
+                poll_send(stream, cx, len, || rustix::io::writev(&*stream, bufs))
+            }
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
@@ -234,19 +236,35 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Sends as soon as the socket takes something. The system calls are made without the C library, whose `send` may be
-/// cancelled by other threads: two locked operations for each, a hundredth of a delivery.
+/// Sends up to `len` bytes as soon as the socket takes something. The system calls are made without the C library, whose
+/// `send` may be cancelled by other threads: two locked operations for each, a hundredth of a delivery.
 fn poll_send(
     stream: &TcpStream,
     cx: &mut Context<'_>,
+    len: usize,
     send: impl Fn() -> rustix::io::Result<usize>,
 ) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_write_ready(cx))?;
-        match stream.try_io(Interest::WRITABLE, || send().map_err(io::Error::from)) {
-            Err(full) if full.kind() == io::ErrorKind::WouldBlock => {}
-            Err(signal) if signal.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return Poll::Ready(outcome),
+        let mut part = None;
+        let outcome = stream.try_io(Interest::WRITABLE, || match send() {
+            // What takes a part is full; said so, it is asked again when it is not.
+            Ok(count @ 1..) if count < len => {
+                part = Some(count);
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            outcome => outcome.map_err(io::Error::from),
+        });
+        match (part, outcome) {
+            (Some(count), _) => return Poll::Ready(Ok(count)),
+            (None, Err(fault)) if is_passing(&fault) => {}
+            (None, outcome) => return Poll::Ready(outcome),
         }
     }
+}
+
+/// Whether the same call can succeed later: the socket is full, or a signal came in between.
+fn is_passing(fault: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(fault.kind(), WouldBlock | Interrupted)
 }

@@ -10,8 +10,8 @@ use crate::bell::{Bell, Bells};
 use crate::results::{CampaignId, Log, Read, Record, Seq};
 use crate::sockjs::Form;
 
-/// So many readers, or a row of sessions that share a task, are woken for each worker before they get their turn. Of 8
-/// to 64 all were alike (CPU a delivery to 1,000 viewers); with 256 the gain was gone.
+/// So many readers, or a row of sessions that share a task, are woken for each worker before they get their turn. With
+/// one worker 8 to 64 were all alike (CPU a delivery to 1,000 viewers), and with 256 the gain was gone.
 const WOKEN_AT_ONCE: usize = 32;
 
 /// The shared log of one campaign: a store appends, viewers read through cursors of their own.

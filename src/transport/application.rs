@@ -23,7 +23,8 @@ pub struct Opened {
     pub address: IpAddr,
     /// The mount's prefix, e.g. `/api/v1/fleet/results`.
     pub prefix: Arc<str>,
-    /// Rings the driver of this session; cheap to clone and to ring twice.
+    /// Rings the driver of this session; cheap to clone and to ring twice. Sessions share a driver, so it is only to be
+    /// rung, never listened to, and to be dropped when the session is over: the driver ends with the last clone.
     pub bell: Bell,
 }
 

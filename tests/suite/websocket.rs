@@ -9,7 +9,8 @@ use answerback::transport::websocket::Settings;
 use flate2::write::DeflateEncoder;
 use flate2::{Compression, Decompress, FlushDecompress};
 use std::io::Write;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::wire::{Client, PATIENCE, Server, exchange, masked, start};
@@ -238,6 +239,11 @@ async fn sessions_that_share_a_task_are_served_and_end_each_alone() {
     clients[70].expect_end().await;
     server.until(|bench| &bench.closed, 1).await;
     clients.swap_remove(70);
+    let mut faulty = clients.swap_remove(20);
+    faulty.text("panic at the end").await;
+    faulty.expect(0x81, b"panic at the end").await;
+    drop(faulty);
+    server.until(|bench| &bench.closed, 2).await;
     for (number, client) in clients.iter_mut().enumerate() {
         client.text(&number.to_string()).await;
     }
@@ -266,6 +272,25 @@ async fn sessions_that_share_a_task_are_served_and_end_each_alone() {
     timeout(PATIENCE, server.tasks.wait())
         .await
         .expect("no task outlives its sessions");
+}
+
+#[tokio::test]
+async fn busy_sessions_do_not_keep_a_neighbour_waiting() {
+    let server = server();
+    let mut drains = JoinSet::new();
+    for _ in 0..60 {
+        let mut busy = server.websocket("raw").await;
+        busy.text("flood").await;
+        drains.spawn(async move { copy(&mut busy.stream, &mut sink()).await });
+    }
+    let mut quiet = server.websocket("raw").await;
+    for text in ["one", "two", "three"] {
+        quiet.text(text).await;
+        quiet.expect(0x81, text.as_bytes()).await;
+    }
+    drains.shutdown().await;
+    drop(quiet);
+    server.until(|bench| &bench.closed, 61).await;
 }
 
 #[tokio::test]

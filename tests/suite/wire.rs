@@ -42,6 +42,7 @@ struct Talk {
     waiting: Vec<Bytes>,
     flood: Option<Bytes>,
     close: bool,
+    faulty: bool,
 }
 
 /// The application: its sessions share the counters.
@@ -56,6 +57,7 @@ impl Application for Shared {
             waiting: Vec::new(),
             flood: None,
             close: false,
+            faulty: false,
         })
     }
 }
@@ -73,7 +75,10 @@ impl Conversation for Talk {
             }
             "close" => self.close = true,
             "panic" => panic!("the application has a fault"),
-            echo => self.waiting.push(Bytes::copy_from_slice(echo.as_bytes())),
+            echo => {
+                self.faulty = echo == "panic at the end";
+                self.waiting.push(Bytes::copy_from_slice(echo.as_bytes()));
+            }
         }
     }
 
@@ -103,6 +108,7 @@ impl Conversation for Talk {
 
     fn closed(&mut self, _now: Timestamp) {
         self.bench.closed.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.faulty, "the application has a fault at the end");
     }
 }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::smallvec;
 use tokio::io::AsyncWrite;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -196,7 +197,9 @@ impl Driver {
         black_box((self.told, self.phase, self.outbound.is_some()));
         black_box((self.session.takes_messages(), self.alarm.at()));
         black_box(self.socket.has_input());
-        self.conversation.look();
+        if !self.told {
+            self.conversation.look();
+        }
     }
 
     /// Drives the session as far as it goes at `now`, which is not ahead of the clocks. Ready at its end.
@@ -302,7 +305,8 @@ impl Driver {
             Poll::Ready(Err(_)) => self.phase = Phase::Over,
             Poll::Pending => {
                 self.outbound = Some(waiting.into());
-                if self.stuck_since.is_none() {
+                // It is not the socket's fault if the task has used its turn up.
+                if self.stuck_since.is_none() && has_budget_remaining() {
                     self.stuck_since = Some(Instant::now());
                     self.idle_until = None;
                 }

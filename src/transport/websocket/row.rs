@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
-use std::thread::available_parallelism;
 
+use tokio::runtime::Handle;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -20,8 +20,6 @@ pub(super) struct Rows {
     rows: Mutex<Vec<Weak<Row>>>,
     tasks: TaskTracker,
     clock: Clock,
-    /// So many are filled side by side, so that few sessions still have all processors.
-    side_by_side: usize,
 }
 
 #[derive(Default)]
@@ -43,30 +41,32 @@ impl Rows {
             rows: Mutex::default(),
             tasks,
             clock,
-            side_by_side: available_parallelism().map_or(1, usize::from),
         }
     }
 
-    /// A place in the emptiest row.
+    /// A place in the emptiest row. To be called within the runtime.
     pub(super) fn seat(&self) -> Seat {
+        // So many are filled side by side, so that few sessions still have all workers.
+        let side_by_side = Handle::current().metrics().num_workers();
         let mut rows = lock(&self.rows);
         rows.retain(|row| row.strong_count() > 0);
-        if rows.len() >= self.side_by_side {
+        if rows.len() >= side_by_side {
             let alive = rows.iter().filter_map(Weak::upgrade);
             let emptiest = alive.min_by_key(|row| row.belfry.bells());
             if let Some(seat) = emptiest.and_then(Row::seat) {
                 return seat;
             }
         }
-        loop {
+        let (row, seat) = loop {
             let row = Arc::new(Row::default());
-            let seat = Row::seat(Arc::clone(&row));
-            rows.push(Arc::downgrade(&row));
-            self.tasks.spawn(Sessions::of(row, self.clock.clone()));
-            if let Some(seat) = seat {
-                return seat;
+            // A new row has places.
+            if let Some(seat) = Row::seat(Arc::clone(&row)) {
+                break (row, seat);
             }
-        }
+        };
+        rows.push(Arc::downgrade(&row));
+        self.tasks.spawn(Sessions::of(row, self.clock.clone()));
+        seat
     }
 }
 
@@ -98,6 +98,8 @@ struct Sessions {
     seated: Vec<Option<(Waker, Driver)>>,
     /// Whose turn it is, each a bit by its number.
     due: u64,
+    /// Whose turn comes first.
+    next: usize,
 }
 
 impl Sessions {
@@ -107,6 +109,7 @@ impl Sessions {
             clock,
             seated: Vec::new(),
             due: 0,
+            next: 0,
         }
     }
 
@@ -121,16 +124,21 @@ impl Sessions {
     }
 
     /// See [`Driver::look`].
-    fn look(&self) {
+    fn look(&mut self) {
         for number in numbers(self.due) {
-            if let Some(Some((_, driver))) = self.seated.get(number) {
+            self.attend(number, |driver, _| {
                 driver.look();
-            }
+                Poll::Pending
+            });
         }
     }
 
-    /// Gives one session its turn. One that panics ends alone.
-    fn drive(&mut self, number: usize, now: Now) {
+    /// Does something with one session, until it is over. One whose application panics ends alone.
+    fn attend(
+        &mut self,
+        number: usize,
+        act: impl FnOnce(&mut Driver, &mut Context<'_>) -> Poll<()>,
+    ) {
         let Some(place) = self.seated.get_mut(number) else {
             return;
         };
@@ -138,9 +146,11 @@ impl Sessions {
             return;
         };
         let mut context = Context::from_waker(waker);
-        let turn = AssertUnwindSafe(|| driver.turn(now, &mut context));
-        if !matches!(catch_unwind(turn), Ok(Poll::Pending)) {
-            *place = None;
+        let outcome = catch_unwind(AssertUnwindSafe(|| act(driver, &mut context)));
+        if !matches!(outcome, Ok(Poll::Pending)) {
+            let gone = place.take();
+            // The application is told now, and may panic at that too.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(gone)));
         }
     }
 }
@@ -158,14 +168,15 @@ impl Future for Sessions {
             clock: this.clock.now(),
         };
         this.look();
-        for number in numbers(this.due) {
+        for number in numbers_from(this.next, this.due) {
             if !has_budget_remaining() {
-                // The rest come when others have had their turn.
+                // The rest come when others have had their turn, before those that have just had theirs.
+                this.next = number;
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
             this.due &= !(1 << number);
-            this.drive(number, now);
+            this.attend(number, |driver, context| driver.turn(now, context));
         }
         if this.row.belfry.close() {
             Poll::Ready(())
@@ -173,6 +184,12 @@ impl Future for Sessions {
             Poll::Pending
         }
     }
+}
+
+/// The numbers of the bits that are set, from this one on and then up to it.
+fn numbers_from(first: usize, bits: u64) -> impl Iterator<Item = usize> {
+    let before = bits & ((1 << first) - 1);
+    numbers(bits & !before).chain(numbers(before))
 }
 
 /// The numbers of the bits that are set.
@@ -192,11 +209,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
+    #[test]
+    fn turns_go_round() {
+        let order = |first, bits| numbers_from(first, bits).collect::<Vec<_>>();
+        assert_eq!(order(0, 1 << 62 | 0b1011), [0, 1, 3, 62]);
+        assert_eq!(order(2, 1 << 62 | 0b1011), [3, 62, 0, 1]);
+        assert_eq!(order(62, 0b1011), [0, 1, 3]);
+        assert!(order(5, 0).is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn seats_are_spread_over_rows_and_an_empty_row_ends() {
         let tasks = TaskTracker::new();
-        let mut rows = Rows::new(tasks.clone(), Clock::System);
-        rows.side_by_side = 2;
+        let rows = Rows::new(tasks.clone(), Clock::System);
         let mut seats: Vec<Seat> = (0..126).map(|_| rows.seat()).collect();
         assert_eq!(tasks.len(), 2);
         let last = rows.seat();
@@ -211,7 +236,7 @@ mod tests {
         drop(seats);
         tasks.close();
         tasks.wait().await;
-        drop(rows.seat());
+        let _seat = rows.seat();
         assert_eq!(tasks.len(), 1, "a row that is over is not looked for");
     }
 }
