@@ -14,12 +14,23 @@ use super::driver::{Driver, Now};
 use crate::bell::{Belfry, Bell};
 use crate::clock::Clock;
 
+/// So many rows that are not being filled are looked at for places that others have left.
+const LOOKED_AT: usize = 4;
+
 /// The rows of one application's sessions.
 #[derive(Debug)]
 pub(super) struct Rows {
-    rows: Mutex<Vec<Weak<Row>>>,
+    rows: Mutex<Known>,
     tasks: TaskTracker,
     clock: Clock,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Those being filled are the last.
+    rows: Vec<Weak<Row>>,
+    /// The next to be looked at.
+    next: usize,
 }
 
 #[derive(Default)]
@@ -44,18 +55,16 @@ impl Rows {
         }
     }
 
-    /// A place in the emptiest row. To be called within the runtime.
+    /// A place in a row that has few sessions. To be called within the runtime.
     pub(super) fn seat(&self) -> Seat {
         // So many are filled side by side, so that few sessions still have all workers.
         let side_by_side = Handle::current().metrics().num_workers();
-        let mut rows = lock(&self.rows);
-        rows.retain(|row| row.strong_count() > 0);
-        if rows.len() >= side_by_side {
-            let alive = rows.iter().filter_map(Weak::upgrade);
-            let emptiest = alive.min_by_key(|row| row.belfry.bells());
-            if let Some(seat) = emptiest.and_then(Row::seat) {
-                return seat;
-            }
+        let mut known = lock(&self.rows);
+        let emptiest = known.emptiest(side_by_side);
+        if known.rows.len() >= side_by_side
+            && let Some(seat) = emptiest.and_then(Row::seat)
+        {
+            return seat;
         }
         let (row, seat) = loop {
             let row = Arc::new(Row::default());
@@ -64,9 +73,38 @@ impl Rows {
                 break (row, seat);
             }
         };
-        rows.push(Arc::downgrade(&row));
+        known.rows.push(Arc::downgrade(&row));
         self.tasks.spawn(Sessions::of(row, self.clock.clone()));
         seat
+    }
+}
+
+impl Known {
+    /// The emptiest of the last `filled` rows and of some others, each time of other ones: however many there are, a
+    /// place is found soon. Forgets those that are over.
+    fn emptiest(&mut self, filled: usize) -> Option<Arc<Row>> {
+        let mut emptiest: Option<Arc<Row>> = None;
+        for turn in 0..filled + LOOKED_AT {
+            let count = self.rows.len();
+            if count == 0 {
+                break;
+            }
+            let at = if turn < filled {
+                count.saturating_sub(turn + 1)
+            } else {
+                self.next = (self.next + 1) % count;
+                self.next
+            };
+            let Some(row) = self.rows[at].upgrade() else {
+                self.rows.remove(at);
+                continue;
+            };
+            let fewer = |other: &Arc<Row>| row.belfry.bells() < other.belfry.bells();
+            if emptiest.as_ref().is_none_or(fewer) {
+                emptiest = Some(row);
+            }
+        }
+        emptiest
     }
 }
 
@@ -233,6 +271,17 @@ mod tests {
         }
         seats.truncate(125);
         assert_eq!(rows.seat().row.belfry.bells(), 63, "a place is free again");
+        let more: Vec<Seat> = (0..63 * 10).map(|_| rows.seat()).collect();
+        let full = tasks.len();
+        seats.truncate(100);
+        // However many rows there are, the places in the first two are found.
+        let found: Vec<Seat> = (0..20).map(|_| rows.seat()).collect();
+        assert!(
+            full <= 12 && tasks.len() <= full + 1,
+            "{full} {}",
+            tasks.len()
+        );
+        drop((more, found));
         drop(seats);
         tasks.close();
         tasks.wait().await;
