@@ -19,7 +19,7 @@ use super::wire::Body;
 use super::wire::answer::{Report, Reports, Voice, reports};
 use crate::catalog::entity::Host;
 use crate::clock::Timestamp;
-use crate::results::{CampaignId, HandOut};
+use crate::results::{CampaignId, HandOut, HostId};
 use crate::store::{Appended, StoreError};
 use crate::telemetry::metrics::names;
 
@@ -38,12 +38,14 @@ impl Agents {
         }
         let reports = reports(&body)?;
         let (live, news) = sort(&reports);
-        let (published, ()) = join(
-            self.publish(&host, live, now),
-            self.learn(host.id, news, now),
-        )
-        .await;
-        published?;
+        let publishing = self.publish(&host, live, now);
+        if news.is_empty() {
+            // Nearly every time, and to wait for two things at once costs more than to see that there is one.
+            publishing.await?;
+        } else {
+            let learning = self.learn(host.id, news, now);
+            join(publishing, learning).await.0?;
+        }
         Ok(Ready::done())
     }
 
@@ -59,26 +61,31 @@ impl Agents {
             return Ok(());
         }
         let voice = Voice::new(host.id, host.hostname(), host.display_name());
-        let mut open: BTreeSet<CampaignId> = live.keys().copied().collect();
-        let only = if live.len() == 1 {
-            live.pop_first()
-        } else {
-            None
-        };
-        let outcome = match only {
-            // Nearly every body has one answer, and what is needed for more costs as much as the rest.
-            Some((id, report)) => self.append(id, &voice, host, report, now).await.1,
-            None => self.append_all(live, &mut open, &voice, host, now).await,
-        };
-        if outcome.is_err() {
-            let mut taking = FuturesUnordered::new();
-            for id in open {
-                taking.push(self.store.take_back(id, host.id));
+        // Nearly every body has one answer, and what is needed for more costs as much as the rest.
+        if live.len() == 1
+            && let Some((id, report)) = live.pop_first()
+        {
+            let (_, outcome) = self.append(id, &voice, host, report, now).await;
+            if outcome.is_err() {
+                self.take_back([id], host.id).await;
             }
-            let all = async { while taking.next().await.is_some() {} };
-            let _ = timeout(TAKE_BACK_TIME, all).await;
+            return outcome;
+        }
+        let mut open: BTreeSet<CampaignId> = live.keys().copied().collect();
+        let outcome = self.append_all(live, &mut open, &voice, host, now).await;
+        if outcome.is_err() {
+            self.take_back(open, host.id).await;
         }
         outcome
+    }
+
+    async fn take_back(&self, open: impl IntoIterator<Item = CampaignId>, host: HostId) {
+        let mut taking = FuturesUnordered::new();
+        for id in open {
+            taking.push(self.store.take_back(id, host));
+        }
+        let all = async { while taking.next().await.is_some() {} };
+        let _ = timeout(TAKE_BACK_TIME, all).await;
     }
 
     /// Appends some at once, until one fails; `open` keeps those that were not taken.

@@ -176,6 +176,11 @@ pub(super) struct News {
 }
 
 impl News {
+    /// Whether there is none.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.details.is_empty() && self.labels.is_empty()
+    }
+
     fn apply(&self, host: &mut Host, state: &State, now: Timestamp) {
         for (query, rows) in &self.details {
             details::apply(query, rows, host);
@@ -207,9 +212,6 @@ impl News {
 impl Agents {
     /// Takes in what a host says of itself. A failure costs nothing but time: the host is asked again.
     pub(super) async fn learn(&self, id: HostId, news: News, now: Timestamp) {
-        if news.details.is_empty() && news.labels.is_empty() {
-            return;
-        }
         let commit = self.catalog.commit(|state| {
             let Some(before) = state.hosts.get(id) else {
                 return Ok::<_, std::convert::Infallible>((Vec::new(), ()));
