@@ -39,8 +39,8 @@ use crate::transport::outbound::{Outbound, frame_messages};
 /// vanishes, little enough that a pong does not wait long behind it.
 const BUDGET: usize = 256 * 1024;
 
-/// Turns of the loop before other tasks get theirs.
-const TURNS: usize = 32;
+/// Writes before the next session gets its turn: with them a replay delays its neighbours by a millisecond.
+const TURNS: usize = 8;
 
 /// How long a finished session reads on until the client ends the connection: closing a socket with
 /// unread input makes the kernel send a reset, which may destroy the close frame.
