@@ -10,7 +10,7 @@ mod table;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 use tokio::task::LocalSet;
@@ -159,6 +159,9 @@ async fn measure_all(compare: &Compare) -> anyhow::Result<Comparison> {
     let contestants: Vec<_> = contestants
         .filter(|row| is_there(row, &compare.places))
         .collect();
+    if contestants.is_empty() {
+        bail!("no contestant's name contains that");
+    }
     let mut comparison = Comparison {
         viewers: compare.viewers,
         ..Comparison::default()

@@ -7,7 +7,7 @@ mod page;
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 use tokio::task::LocalSet;
@@ -116,6 +116,10 @@ async fn measure_all(growth: &Growth) -> anyhow::Result<Vec<Curve>> {
             curve.points.push((size as f64, cost));
         }
         curves.push(curve);
+    }
+    if curves.is_empty() {
+        let titles: Vec<&str> = PLANS.iter().map(|plan| plan.0).collect();
+        bail!("no curve's title contains that: {}", titles.join("; "));
     }
     Ok(curves)
 }
