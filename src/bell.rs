@@ -238,8 +238,8 @@ impl Bells {
     }
 
     /// Rings at least `count`, if there are so many, and those that hang with them. To be called with `usize::MAX` first
-    /// and then with what it says is `left`, in entries of its own, until that is 0. From the end to the front, because the place of one that leaves is taken by the last, which has
-    /// been rung by then.
+    /// and then with what it says is `left`, in entries of its own, until that is 0. From the end to the front, because
+    /// the place of one that leaves is taken by the last, which has been rung by then.
     #[must_use]
     pub fn ring_some(&self, left: usize, count: usize) -> usize {
         let mut left = left.min(self.rung_together.len());

@@ -268,10 +268,9 @@ async fn sessions_that_share_a_task_are_served_and_end_each_alone() {
     drop((clients, leaving));
     server.until(|bench| &bench.closed, 190).await;
     server.stop();
-    server.tasks.close();
-    timeout(PATIENCE, server.tasks.wait())
-        .await
-        .expect("no task outlives its sessions");
+    server
+        .until_no_task_is_left("no task outlives its sessions")
+        .await;
 }
 
 #[tokio::test]
@@ -373,10 +372,7 @@ async fn a_stalled_client_is_dropped_after_its_time() {
     let mut client = server.websocket("raw").await;
     client.text("flood").await;
     server.until(|bench| &bench.closed, 1).await;
-    server.tasks.close();
-    timeout(PATIENCE, server.tasks.wait())
-        .await
-        .expect("the task is gone");
+    server.until_no_task_is_left("the task is gone").await;
 }
 
 #[tokio::test]
@@ -441,10 +437,7 @@ async fn a_graceful_stop_tells_everybody_and_waits_for_them() {
         client.send(0x88, &NORMAL).await;
         client.expect_end().await;
     }
-    server.tasks.close();
-    timeout(PATIENCE, server.tasks.wait())
-        .await
-        .expect("sessions end");
+    server.until_no_task_is_left("sessions end").await;
     timeout(PATIENCE, server.served)
         .await
         .expect("serving ends")
@@ -460,9 +453,6 @@ async fn a_stop_does_not_wait_for_a_client_that_never_reads() {
     server.until(|bench| &bench.handed, 1).await;
     sleep(Duration::from_millis(300)).await;
     server.stop();
-    server.tasks.close();
-    timeout(PATIENCE, server.tasks.wait())
-        .await
-        .expect("the session is cut");
+    server.until_no_task_is_left("the session is cut").await;
     assert_eq!(server.bench.closed.load(Ordering::SeqCst), 1);
 }

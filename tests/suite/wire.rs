@@ -118,7 +118,7 @@ pub struct Server {
     pub address: SocketAddr,
     pub bench: Arc<Bench>,
     sockets: Arc<Sockets<Shared>>,
-    pub tasks: TaskTracker,
+    tasks: TaskTracker,
     pub served: JoinHandle<()>,
     pub certificate: Option<SelfSigned>,
 }
@@ -127,6 +127,12 @@ impl Server {
     /// No more connections, and goodbye to those that are there.
     pub fn stop(&self) {
         self.sockets.stop();
+    }
+
+    /// Waits until no session, nor what drives it, is left, and says what was expected if one is.
+    pub async fn until_no_task_is_left(&self, expected: &str) {
+        self.tasks.close();
+        timeout(PATIENCE, self.tasks.wait()).await.expect(expected);
     }
 }
 
