@@ -1,8 +1,11 @@
 //! What Linux tells about a process: CPU time of all its threads and children, resident memory, open files.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Context;
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 
 /// A process under observation.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +20,7 @@ impl Process {
         Self(std::process::id())
     }
 
-    /// Nanoseconds of CPU that all living threads of it and of its living children have used.
+    /// Nanoseconds of CPU that all threads of it and of its living children have used.
     pub(crate) fn cpu_ns(self) -> anyhow::Result<u64> {
         let own = self.own_cpu_ns()?;
         // A child may end between the listing and the reading.
@@ -36,16 +39,16 @@ impl Process {
         .map(Process)
     }
 
+    /// From the process' own clock: the threads' figures in `/proc` lose what a thread has used when it ends.
     fn own_cpu_ns(self) -> anyhow::Result<u64> {
-        let tasks = format!("/proc/{}/task", self.0);
-        let mut total = 0;
-        for entry in fs::read_dir(&tasks).with_context(|| format!("no process {}", self.0))? {
-            // A thread may end between the listing and the reading.
-            if let Ok(text) = fs::read_to_string(entry?.path().join("schedstat")) {
-                total += first_number(&text).unwrap_or(0);
-            }
-        }
-        Ok(total)
+        // 0 would be whoever asks.
+        let pid = i32::try_from(self.0).ok().filter(|pid| *pid > 0);
+        let used = pid.and_then(|pid| {
+            let clock = clock_getcpuclockid(Pid::from_raw(pid)).ok()?;
+            clock_gettime(clock).ok()
+        });
+        let used = used.with_context(|| format!("no process {}", self.0))?;
+        Ok(u64::try_from(Duration::from(used).as_nanos())?)
     }
 
     /// Resident memory in bytes.
@@ -101,12 +104,14 @@ mod tests {
         let own = Process::own();
         assert!(own.resident_bytes().unwrap() > 100_000);
         assert!(own.open_files_max().unwrap() > 10);
-        let before = own.cpu_ns().unwrap();
-        let mut work = 0_u64;
-        while own.cpu_ns().unwrap() <= before && work < 1_000_000 {
-            work += 1;
-        }
-        assert!(own.cpu_ns().unwrap() > before);
+        let before = own.own_cpu_ns().unwrap();
+        let worked = std::thread::spawn(move || {
+            let began = own.own_cpu_ns().unwrap();
+            while own.own_cpu_ns().unwrap() < began + 20_000_000 {}
+        });
+        worked.join().unwrap();
+        // What the thread used stays used when it has ended.
+        assert!(own.own_cpu_ns().unwrap() >= before + 20_000_000);
     }
 
     #[test]
@@ -126,5 +131,6 @@ mod tests {
         let error = ensure_files(usize::MAX / 2).unwrap_err().to_string();
         assert!(error.contains("ulimit -n"));
         assert!(Process::new(u32::MAX).cpu_ns().is_err());
+        assert!(Process::new(0).cpu_ns().is_err());
     }
 }
