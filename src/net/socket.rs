@@ -19,6 +19,10 @@ use tokio_rustls::server::TlsStream;
 
 use crate::telemetry::metrics::names;
 
+/// Parts that are no longer together are copied and sent as one: a head and a short body cost the kernel more apart than
+/// the copy does, a fiftieth of an agent's answer.
+const GATHERED_BYTES: usize = 512;
+
 /// A connection with its place among the connections allowed; dropping it gives the place back.
 #[derive(Debug)]
 pub struct Socket {
@@ -206,7 +210,13 @@ impl AsyncWrite for Socket {
         match &mut self.stream {
             Stream::Plain(stream) => {
                 let len = bufs.iter().map(|buf| buf.len()).sum();
-                poll_send(stream, cx, len, || rustix::io::writev(&*stream, bufs))
+                let mut whole = [0; GATHERED_BYTES];
+                match gather(bufs, len, &mut whole) {
+                    Some(whole) => poll_send(stream, cx, len, || {
+                        rustix::net::send(&*stream, whole, SendFlags::NOSIGNAL)
+                    }),
+                    None => poll_send(stream, cx, len, || rustix::io::writev(&*stream, bufs)),
+                }
             }
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
@@ -234,6 +244,22 @@ impl AsyncWrite for Socket {
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
+}
+
+/// Puts the parts, `len` bytes together, one behind the other if there is room for them.
+fn gather<'a>(
+    bufs: &[IoSlice<'_>],
+    len: usize,
+    whole: &'a mut [u8; GATHERED_BYTES],
+) -> Option<&'a [u8]> {
+    let whole = whole.get_mut(..len)?;
+    let mut rest = &mut *whole;
+    for buf in bufs {
+        let (to, behind) = rest.split_at_mut(buf.len());
+        to.copy_from_slice(buf);
+        rest = behind;
+    }
+    Some(whole)
 }
 
 /// Sends up to `len` bytes as soon as the socket takes something. The system calls are made without the C library, whose

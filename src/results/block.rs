@@ -29,16 +29,13 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Frames the messages, of which the first has the position `first`; all frames have about `capacity` bytes.
-    pub(super) fn new<M: AsRef<[u8]>>(
-        first: Seq,
-        messages: impl IntoIterator<Item = M>,
-        capacity: usize,
-        encode: Encode,
-    ) -> Self {
-        let raw = encode_all(Form::RawFrame, messages.into_iter(), capacity, encode);
+    /// Frames of consecutive messages, of which the first has the position `first`, and where each of them ends.
+    pub(super) fn framed(first: Seq, frames: Bytes, ends: Box<[u32]>) -> Self {
         let mut forms = [const { None }; Form::ALL.len()];
-        forms[Form::RawFrame.index()] = Some(raw);
+        forms[Form::RawFrame.index()] = Some(Encoded {
+            bytes: frames,
+            ends,
+        });
         Self {
             first,
             forms,

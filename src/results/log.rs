@@ -1,21 +1,19 @@
 //! A campaign's log: answers in their order, kept as the bytes that go on the wire, read through cursors.
 //!
 //! A reader at position *n* asks for what follows *n* and gets a slice of shared bytes; it costs the log
-//! nothing to be read slowly. Blocks of about 64 KiB are sealed; the open tail is a short list of small
-//! blocks, joined before they are read so that a reader who is behind finds few parts. When the log outgrows
+//! nothing to be read slowly. Blocks of about 64 KiB are sealed; the open tail is a short list of smaller blocks, and
+//! what has come since the last reading becomes one of them when it is read. When the log outgrows
 //! its bound, derived forms go first, then the blocks that were read longest ago; what they held is read
 //! back from the store by whoever asks for it ([`Read::Evicted`], [`Log::restore`]).
 
 use super::block::{Block, Encode};
+use super::fresh::Fresh;
 use super::ids::{CampaignId, Seq};
 use super::record::Record;
-use crate::sockjs::codec::HEADER_MAX;
 use crate::sockjs::{Form, Slice};
 
 /// A block of at least this many bytes is sealed.
 const SEGMENT_BYTES: usize = 64 * 1024;
-/// So many answers' blocks may wait to be joined while nobody reads.
-const FRESH_MAX: usize = 16;
 /// A block is joined to the next as long as it is at most so many times as large: a reader who follows then finds one
 /// to three parts, and the bytes are copied about a dozen times until they are sealed, once for all readers.
 const JOIN_RATIO: usize = 4;
@@ -71,8 +69,8 @@ pub struct Log {
     sealed: Vec<Slot>,
     /// Small blocks in order, the largest first.
     tail: Vec<Block>,
-    /// How many of them, at the end, are as they were appended.
-    fresh: usize,
+    /// What has been appended since somebody read.
+    fresh: Fresh,
     last: Seq,
     bytes: usize,
     reads: u64,
@@ -94,7 +92,7 @@ impl Log {
             encode,
             sealed,
             tail: Vec::new(),
-            fresh: 0,
+            fresh: Fresh::default(),
             last,
             bytes: 0,
             reads: 0,
@@ -125,19 +123,17 @@ impl Log {
             return false;
         }
         self.last = Seq(self.last.0 + records.len() as u64);
-        let mut rest = records;
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(segment_of(rest));
-            let block = self.block(now);
-            self.bytes += block.bytes();
-            self.tail.push(block);
-            self.fresh += 1;
-            rest = later;
+        let mut tail: usize = self.tail.iter().map(Block::plain_bytes).sum();
+        for record in records {
+            let before = self.fresh.bytes();
+            self.fresh
+                .push(record, self.campaign, self.encode, SEGMENT_BYTES);
+            self.bytes += self.fresh.bytes() - before;
+            if tail + self.fresh.frame_bytes() >= SEGMENT_BYTES {
+                self.seal();
+                tail = 0;
+            }
         }
-        if self.fresh >= FRESH_MAX {
-            self.settle();
-        }
-        self.seal();
         true
     }
 
@@ -246,7 +242,13 @@ impl Log {
 
     /// Fills the beginning of an evicted slot that ends with `last`.
     fn put_back(&mut self, at: usize, records: &[Record], last: Seq, touched: u64) {
-        let mut block = self.block(records);
+        let mut fresh = Fresh::default();
+        for record in records {
+            fresh.push(record, self.campaign, self.encode, SEGMENT_BYTES);
+        }
+        let Some(mut block) = fresh.take() else {
+            return;
+        };
         block.touched = touched;
         block.restored = true;
         self.bytes += block.bytes();
@@ -256,15 +258,6 @@ impl Log {
             let first = restored.next();
             self.sealed.insert(at + 1, Slot::Evicted { first, last });
         }
-    }
-
-    fn block(&self, records: &[Record]) -> Block {
-        let first = records.first().map_or(self.last, |record| record.seq);
-        let messages = records.iter().map(|record| record.message(self.campaign));
-        let capacity = records
-            .iter()
-            .map(|record| record.message_capacity() + HEADER_MAX);
-        Block::new(first, messages, capacity.sum(), self.encode)
     }
 
     fn read_tail(&mut self, mut cursor: Seq, form: Form, budget: usize, slice: &mut Slice) -> Seq {
@@ -283,11 +276,12 @@ impl Log {
     /// Joins what was appended since the last time, and what is not much larger before it, so that whoever follows finds
     /// few parts to write, and every form is made once and not once an answer.
     fn settle(&mut self) {
-        if self.fresh == 0 {
+        let Some(block) = self.fresh.take() else {
             return;
-        }
-        let mut from = self.tail.len() - self.fresh;
-        let mut bytes: usize = self.tail[from..].iter().map(Block::plain_bytes).sum();
+        };
+        let mut from = self.tail.len();
+        let mut bytes = block.plain_bytes();
+        self.tail.push(block);
         while let Some(before) = from.checked_sub(1)
             && self.tail[before].plain_bytes() <= bytes * JOIN_RATIO
         {
@@ -297,17 +291,14 @@ impl Log {
         self.join_tail(from);
     }
 
-    /// Seals the tail once it has grown large enough.
+    /// The tail has grown large enough: it is one block from here on, and the next tail begins.
     fn seal(&mut self) {
-        let bytes: usize = self.tail.iter().map(Block::plain_bytes).sum();
-        if bytes >= SEGMENT_BYTES {
-            self.join_tail(0);
-            self.sealed.extend(self.tail.drain(..).map(Slot::Kept));
-        }
+        self.tail.extend(self.fresh.take());
+        self.join_tail(0);
+        self.sealed.extend(self.tail.drain(..).map(Slot::Kept));
     }
 
     fn join_tail(&mut self, from: usize) {
-        self.fresh = 0;
         if self.tail.len() - from < 2 {
             return;
         }

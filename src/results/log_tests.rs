@@ -46,7 +46,9 @@ fn record(seq: u64, size: usize) -> Record {
 fn expected(form: Form, records: &[Record]) -> Vec<u8> {
     let mut out = BytesMut::new();
     for record in records {
-        encode(form, &record.message(CAMPAIGN), &mut out);
+        let mut message = Vec::new();
+        record.write_message(CAMPAIGN, &mut message);
+        encode(form, &message, &mut out);
     }
     out.to_vec()
 }
@@ -80,7 +82,8 @@ fn size_of_all_forms(log: &Log) -> usize {
         Slot::Kept(block) => block.bytes(),
         Slot::Evicted { .. } => 0,
     });
-    sealed.chain(log.tail.iter().map(Block::bytes)).sum()
+    let tail = log.tail.iter().map(Block::bytes);
+    sealed.chain(tail).sum::<usize>() + log.fresh.bytes()
 }
 
 #[test]
@@ -237,6 +240,22 @@ fn whoever_follows_finds_few_parts_however_answers_come() {
             assert_eq!(slice.parts.concat(), expected(form, &all[from..to]));
         }
     }
+    assert_eq!(log.bytes(), size_of_all_forms(&log));
+}
+
+#[test]
+fn a_burst_that_nobody_reads_is_sealed_without_copies_and_with_little_room_to_spare() {
+    let mut fresh = Fresh::default();
+    for seq in 1..=600 {
+        fresh.push(&record(seq, 300), CAMPAIGN, encode, SEGMENT_BYTES);
+        assert!(fresh.room() <= SEGMENT_BYTES.max(fresh.frame_bytes() + 64));
+    }
+    let mut log = Log::new(CAMPAIGN, Seq(0), encode);
+    for seq in 1..=600 {
+        assert!(log.append(&[record(seq, 300)]));
+    }
+    assert!(log.sealed.len() >= 2, "600 answers are more than a segment");
+    assert!(log.tail.is_empty(), "nobody has read");
     assert_eq!(log.bytes(), size_of_all_forms(&log));
 }
 

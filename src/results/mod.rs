@@ -2,6 +2,7 @@
 
 mod block;
 pub mod campaign;
+mod fresh;
 pub mod ids;
 pub mod ledger;
 pub mod log;

@@ -1,6 +1,6 @@
 //! One host's answer, and the message that viewers get for it.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use super::ids::{CampaignId, HostId, Seq};
 
@@ -26,20 +26,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// The complete `result` message: one JSON text without line feeds between tokens.
-    #[must_use]
-    pub fn message(&self, campaign: CampaignId) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.message_capacity());
-        self.write_message(campaign, &mut out);
-        out.freeze()
-    }
-
-    /// About the length of the message, so that a buffer is not copied as it grows.
-    pub(super) fn message_capacity(&self) -> usize {
-        self.answer.body.len() + 96
-    }
-
-    /// Appends the complete `result` message.
+    /// Appends the complete `result` message: one JSON text without line feeds between tokens.
     pub fn write_message(&self, campaign: CampaignId, out: &mut impl BufMut) {
         out.put_slice(br#"{"type":"result","data":{"distributed_query_execution_id":"#);
         put_decimal(campaign.0, out);
@@ -81,8 +68,9 @@ mod tests {
                 body,
             },
         };
-        let message: serde_json::Value =
-            serde_json::from_slice(&record.message(CampaignId(7))).unwrap();
+        let mut message = Vec::new();
+        record.write_message(CampaignId(7), &mut message);
+        let message: serde_json::Value = serde_json::from_slice(&message).unwrap();
         assert_eq!(message["type"], "result");
         assert_eq!(message["data"]["distributed_query_execution_id"], 7);
         assert_eq!(message["data"]["seq"], 1024);
