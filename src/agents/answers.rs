@@ -40,11 +40,11 @@ impl Agents {
         let (live, news) = sort(&reports);
         let publishing = self.publish(&host, live, now);
         if news.is_empty() {
-            // Nearly every time, and to wait for two things at once costs more than to see that there is one.
+            // Nearly every time: to wait for two things at once, and room for both, cost more than to see that it is one.
             publishing.await?;
         } else {
             let learning = self.learn(host.id, news, now);
-            join(publishing, learning).await.0?;
+            Box::pin(join(publishing, learning)).await.0?;
         }
         Ok(Ready::done())
     }

@@ -128,8 +128,8 @@ impl Agents {
         if let Some(host) = known() {
             return Ok(host);
         }
-        // It may have enrolled at another node a moment ago.
-        self.catch_up.run(&self.catalog).await?;
+        // It may have enrolled at another node a moment ago. In a box: it is seldom, and larger than all the rest.
+        Box::pin(self.catch_up.run(&self.catalog)).await?;
         known().ok_or(Refusal::UnknownNode)
     }
 }

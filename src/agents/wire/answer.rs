@@ -243,6 +243,18 @@ pub(crate) fn json(text: &str) -> String {
 }
 
 fn put_json(text: &str, out: &mut Vec<u8>) {
+    let escaped = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\');
+    // Looked at in full, because so many are looked at at once. Nearly every name is as it is.
+    if !text
+        .as_bytes()
+        .iter()
+        .fold(false, |any, byte| any | escaped(byte))
+    {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     // Writing a text to memory cannot fail.
     let _ = serde_json::to_writer(out, text);
 }
@@ -267,6 +279,24 @@ mod tests {
             )
         });
         answers.collect()
+    }
+
+    #[test]
+    fn names_are_escaped_if_they_have_to_be() {
+        for text in [
+            "",
+            "web-1",
+            "Wéb 1\u{7f}",
+            "a\"b",
+            "a\\b",
+            "a\nb",
+            "\u{1f}",
+            "\0",
+        ] {
+            let mut out = Vec::new();
+            put_json(text, &mut out);
+            assert_eq!(out, serde_json::to_vec(text).unwrap(), "{text:?}");
+        }
     }
 
     #[test]
