@@ -10,8 +10,8 @@ use crate::sockjs::codec::HEADER_MAX;
 
 /// A message's buffer that has grown beyond this is given back.
 const MESSAGE_BYTES_KEPT: usize = 4 * 1024;
-/// A buffer that is full becomes so many times as large: few copies for a burst, and a lone answer has just its room.
-const GROWTH: usize = 4;
+/// A buffer that is full becomes so many times as large; a lone answer has just its room.
+const GROWTH: usize = 2;
 
 /// The frames of consecutive answers, still growing.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(super) struct Fresh {
     frames: BytesMut,
     ends: Vec<u32>,
     /// The message that is being framed.
-    message: BytesMut,
+    message: Vec<u8>,
 }
 
 impl Fresh {
@@ -50,16 +50,14 @@ impl Fresh {
         if self.is_empty() {
             self.first = record.seq;
         }
-        self.message.clear();
         record.write_message(campaign, &mut self.message);
         self.make_room(self.message.len() + HEADER_MAX, bytes_max);
         encode(Form::RawFrame, &self.message, &mut self.frames);
         // It is taken long before 4 GiB: an answer has at most 32 MiB, and what is too large for a segment is sealed.
         self.ends
             .push(u32::try_from(self.frames.len()).unwrap_or(u32::MAX));
-        if self.message.capacity() > MESSAGE_BYTES_KEPT {
-            self.message = BytesMut::new();
-        }
+        self.message.clear();
+        self.message.shrink_to(MESSAGE_BYTES_KEPT);
     }
 
     /// Bytes that the frames may have before they are copied into more room.

@@ -113,7 +113,7 @@ impl Conversation for Talk {
 }
 
 /// A running server. `/raw` and `/framed` are WebSockets, `/body` tells the length of a body of at
-/// most 10,000 bytes, `/slow` answers after 300 ms, `/peer` tells how the client is connected.
+/// most 10,000 bytes, `/slow` answers after 800 ms, `/peer` tells how the client is connected.
 pub struct Server {
     pub address: SocketAddr,
     pub bench: Arc<Bench>,
@@ -201,7 +201,7 @@ fn routes(
             ),
         });
     let slow = warp::path("slow").then(|| async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(800)).await;
         answer(200, "slow".to_owned())
     });
     let peer = warp::path("peer")

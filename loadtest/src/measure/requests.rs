@@ -8,12 +8,17 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::http::{Http, post};
+use super::server::CAMPAIGN_PAUSE;
 use super::{Subject, awake};
 
 /// What a limit is given for a node key.
 const KEY: &str = "0123456789abcdef0123456789abcdef";
+/// Campaigns that are answered one after the other: one alone is over in a fifth of a second, and that is as much luck as
+/// cost.
+const CAMPAIGNS: usize = 5;
 
 /// Options of requests.
 #[derive(Clone, Debug, Args)]
@@ -94,10 +99,21 @@ async fn introduce(subject: &Subject, load: &Load, keys: &[String]) -> anyhow::R
     Ok(())
 }
 
-/// Answers of [`Load::hosts`] hosts, once each.
+/// Answers of [`Load::hosts`] hosts to [`CAMPAIGNS`] campaigns, once each.
 pub(crate) async fn write(subject: &mut Subject, load: &Load) -> anyhow::Result<Requested> {
+    let mut requests = Vec::new();
+    for _ in 0..CAMPAIGNS {
+        requests.extend(answers(subject, load).await?);
+        sleep(CAMPAIGN_PAUSE).await;
+    }
+    let count = requests.len();
+    rounds(subject, load, &Rc::new(requests), Some(count)).await
+}
+
+/// The requests in which all hosts answer a new campaign.
+async fn answers(subject: &mut Subject, load: &Load) -> anyhow::Result<Vec<Vec<u8>>> {
     let campaign = subject.campaign(load.hosts).await?;
-    let requests = match &subject.broker {
+    Ok(match &subject.broker {
         Some(broker) => broker.answers(campaign, load.hosts, load.bytes),
         None => {
             let padding = "x".repeat(load.bytes.saturating_sub(200));
@@ -106,9 +122,7 @@ pub(crate) async fn write(subject: &mut Subject, load: &Load) -> anyhow::Result<
             );
             vec![post("/api/osquery/distributed/write", "", body.as_bytes()); load.hosts]
         }
-    };
-    let count = requests.len();
-    rounds(subject, load, &Rc::new(requests), Some(count)).await
+    })
 }
 
 /// Sends each request once, or again and again until the time is over.

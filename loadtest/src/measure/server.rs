@@ -14,7 +14,7 @@ use super::http::{Http, get, post};
 use super::viewers::{Audience, Hello};
 
 /// Between two campaigns: a user may start ten a second.
-const CAMPAIGN_PAUSE: Duration = Duration::from_millis(110);
+pub(super) const CAMPAIGN_PAUSE: Duration = Duration::from_millis(110);
 /// Connections by which hosts enrol.
 const ENROLLING: usize = 32;
 /// What contains every host.
