@@ -28,6 +28,12 @@ impl Process {
         Ok(own + of_children.sum::<u64>())
     }
 
+    /// What [`Process::cpu_ns`] has grown by. An error if it has become less: a process that was counted has ended.
+    pub(crate) fn cpu_ns_since(self, before: u64) -> anyhow::Result<u64> {
+        let grown = self.cpu_ns()?.checked_sub(before);
+        grown.context("a process has ended, and its CPU time is not known any more")
+    }
+
     /// The processes that it has started; not those that they have started.
     pub(crate) fn children(self) -> impl Iterator<Item = Process> {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -40,7 +40,7 @@ impl Agents {
         let (live, news) = sort(&reports);
         let publishing = self.publish(&host, live, now);
         if news.is_empty() {
-            // Nearly every time: to wait for two things at once, and room for both, cost more than to see that it is one.
+            // Nearly every time. To wait for two things, and room for both, cost more than to see that there is one.
             publishing.await?;
         } else {
             let learning = self.learn(host.id, news, now);

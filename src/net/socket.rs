@@ -19,8 +19,8 @@ use tokio_rustls::server::TlsStream;
 
 use crate::telemetry::metrics::names;
 
-/// Parts that are no longer together are copied and sent as one: a head and a short body cost the kernel more apart than
-/// the copy does, a fiftieth of an agent's answer.
+/// Parts of at most this many bytes in all are copied and sent as one: a head and a short body cost the kernel more apart
+/// than the copy does, 2.5 % of a check-in.
 const GATHERED_BYTES: usize = 512;
 
 /// A connection with its place among the connections allowed; dropping it gives the place back.

@@ -126,8 +126,7 @@ impl Log {
         let mut tail: usize = self.tail.iter().map(Block::plain_bytes).sum();
         for record in records {
             let before = self.fresh.bytes();
-            self.fresh
-                .push(record, self.campaign, self.encode, SEGMENT_BYTES);
+            self.fresh.push(record, self.campaign, SEGMENT_BYTES);
             self.bytes += self.fresh.bytes() - before;
             if tail + self.fresh.frame_bytes() >= SEGMENT_BYTES {
                 self.seal();
@@ -242,11 +241,7 @@ impl Log {
 
     /// Fills the beginning of an evicted slot that ends with `last`.
     fn put_back(&mut self, at: usize, records: &[Record], last: Seq, touched: u64) {
-        let mut fresh = Fresh::default();
-        for record in records {
-            fresh.push(record, self.campaign, self.encode, SEGMENT_BYTES);
-        }
-        let Some(mut block) = fresh.take() else {
+        let Some(mut block) = Fresh::block(records, self.campaign) else {
             return;
         };
         block.touched = touched;

@@ -244,18 +244,24 @@ fn whoever_follows_finds_few_parts_however_answers_come() {
 }
 
 #[test]
-fn a_burst_that_nobody_reads_is_sealed_without_copies_and_with_little_room_to_spare() {
-    let mut fresh = Fresh::default();
-    for seq in 1..=600 {
-        fresh.push(&record(seq, 300), CAMPAIGN, encode, SEGMENT_BYTES);
-        assert!(fresh.room() <= SEGMENT_BYTES.max(fresh.frame_bytes() + 64));
-    }
+fn answers_larger_than_a_segment_and_bursts_that_nobody_reads_are_sealed() {
     let mut log = Log::new(CAMPAIGN, Seq(0), encode);
-    for seq in 1..=600 {
-        assert!(log.append(&[record(seq, 300)]));
+    let sizes = [300; 600].into_iter().chain([100_000, 10, 70_000, 10]);
+    let all: Vec<_> = (1..)
+        .zip(sizes)
+        .map(|(seq, size)| record(seq, size))
+        .collect();
+    for record in &all {
+        assert!(log.append(std::slice::from_ref(record)));
     }
-    assert!(log.sealed.len() >= 2, "600 answers are more than a segment");
-    assert!(log.tail.is_empty(), "nobody has read");
+    assert!(log.sealed.len() >= 4, "{}", log.sealed.len());
+    assert_eq!(log.bytes(), size_of_all_forms(&log));
+    for form in Form::ALL {
+        assert_eq!(
+            read_all(&mut log, Seq(0), form, 9_999, &all),
+            expected(form, &all)
+        );
+    }
     assert_eq!(log.bytes(), size_of_all_forms(&log));
 }
 

@@ -94,7 +94,7 @@ pub(crate) async fn fan_out(subject: &mut Subject, fan: &Fan) -> anyhow::Result<
     let sent = publish(&mut publisher, &audience, fan, (start, before.0, filled)).await?;
     let wanted = sent as u64 * fan.viewers as u64;
     let end = settle(&audience, before.0 + wanted).await;
-    let cpu = subject.process.cpu_ns()? - before.3;
+    let cpu = subject.process.cpu_ns_since(before.3)?;
     let delivered = counts.results.get() - before.0;
     let each = |sum: u64| sum as f64 / delivered.max(1) as f64;
     let quantile = |share: f64| {

@@ -205,7 +205,7 @@ pub(crate) async fn replay(subject: &mut Subject, args: &Replay) -> anyhow::Resu
         let _ = timeout(Duration::from_millis(20), counts.read_something.notified()).await;
     }
     let seconds = start.elapsed().as_secs_f64();
-    let cpu = (subject.process.cpu_ns()? - before) as f64;
+    let cpu = subject.process.cpu_ns_since(before)? as f64;
     Ok(Replayed {
         cpu_ns_per_result: cpu / results as f64,
         results_per_s: results as f64 / seconds,
@@ -249,7 +249,7 @@ pub(crate) async fn idle(subject: &mut Subject, args: &Idle) -> anyhow::Result<I
             .await?;
     }
     let seconds = start.elapsed().as_secs_f64();
-    let cpu = (subject.process.cpu_ns()? - cpu) as f64;
+    let cpu = subject.process.cpu_ns_since(cpu)? as f64;
     sleep(AT_REST).await;
     let grown = subject.process.resident_bytes()?.saturating_sub(before);
     let viewers = args.viewers as f64;

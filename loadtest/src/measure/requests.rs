@@ -156,7 +156,7 @@ async fn rounds(
     for task in tasks.collect::<Vec<_>>() {
         task.await??;
     }
-    let cpu = subject.process.cpu_ns()? - before;
+    let cpu = subject.process.cpu_ns_since(before)?;
     let count = next.get();
     Ok(Requested {
         requests: count,
