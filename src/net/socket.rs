@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use hyper_util::rt::TokioIo;
 use rustix::net::SendFlags;
 use socket2::SockRef;
@@ -254,11 +254,7 @@ fn gather<'a>(
 ) -> Option<&'a [u8]> {
     let whole = whole.get_mut(..len)?;
     let mut rest = &mut *whole;
-    for buf in bufs {
-        let (to, behind) = rest.split_at_mut(buf.len());
-        to.copy_from_slice(buf);
-        rest = behind;
-    }
+    bufs.iter().for_each(|buf| rest.put_slice(buf));
     Some(whole)
 }
 

@@ -5,7 +5,8 @@ use bytes::{Bytes, BytesMut};
 use super::ids::Seq;
 use crate::sockjs::{Form, Slice};
 
-/// Turns a plain message into one of its wire forms, appending to the buffer.
+/// Turns a plain message into one of its wire forms, appending to the buffer. A log asks for every form but
+/// [`Form::RawFrame`], which it writes itself.
 pub type Encode = fn(Form, &[u8], &mut BytesMut);
 
 /// The messages of one form, end to end.
@@ -139,7 +140,7 @@ impl Block {
         let Some(raw) = self.raw() else {
             return 0;
         };
-        let encoded = encode_all(form, raw.messages(), raw.bytes.len(), encode);
+        let encoded = encode_all(form, raw, encode);
         let added = encoded.bytes.len() + encoded.ends.len() * 4;
         self.forms[form.index()] = Some(encoded);
         added
@@ -172,16 +173,12 @@ fn payload_of(frame: &[u8]) -> &[u8] {
     frame.get(header..).unwrap_or_default()
 }
 
-fn encode_all<M: AsRef<[u8]>>(
-    form: Form,
-    messages: impl Iterator<Item = M>,
-    capacity: usize,
-    encode: Encode,
-) -> Encoded {
-    let mut bytes = BytesMut::with_capacity(capacity);
-    let ends = messages
+fn encode_all(form: Form, raw: &Encoded, encode: Encode) -> Encoded {
+    let mut bytes = BytesMut::with_capacity(raw.bytes.len());
+    let ends = raw
+        .messages()
         .map(|message| {
-            encode(form, message.as_ref(), &mut bytes);
+            encode(form, message, &mut bytes);
             // A block is sealed long before 4 GiB: `Log::append` splits what is larger.
             u32::try_from(bytes.len()).unwrap_or(u32::MAX)
         })

@@ -44,13 +44,13 @@ impl Fresh {
         self.put(record, campaign);
     }
 
-    /// All of these as one block, in a buffer of their size; none if there are none.
-    pub(super) fn block(records: &[Record], campaign: CampaignId) -> Option<Block> {
+    /// All of these, in a buffer of their size.
+    pub(super) fn of(records: &[Record], campaign: CampaignId) -> Self {
         let mut all = Self::default();
         let frames = records.iter().map(|record| frame_len(record, campaign));
         all.grow(frames.sum());
         records.iter().for_each(|record| all.put(record, campaign));
-        all.take()
+        all
     }
 
     fn put(&mut self, record: &Record, campaign: CampaignId) {
@@ -134,14 +134,12 @@ mod tests {
         for sizes in [&[95; 700][..], &[0], &[125, 126, 65_000, 70_000, 1 << 20]] {
             let records = sizes.iter().zip(3..);
             let records: Vec<_> = records.map(|(size, seq)| record(seq, *size)).collect();
-            let mut all = Fresh::default();
-            all.grow(records.iter().map(|one| frame_len(one, CAMPAIGN)).sum());
-            let room = all.frames.capacity();
-            records.iter().for_each(|one| all.put(one, CAMPAIGN));
+            let room = records.iter().map(|one| frame_len(one, CAMPAIGN)).sum();
+            let mut all = Fresh::of(&records, CAMPAIGN);
             assert_eq!((all.frames.capacity(), all.frame_bytes()), (room, room));
-            let block = Fresh::block(&records, CAMPAIGN).unwrap();
+            let block = all.take().unwrap();
             assert_eq!((block.first(), block.count()), (Seq(3), sizes.len()));
         }
-        assert!(Fresh::block(&[], CAMPAIGN).is_none());
+        assert!(Fresh::of(&[], CAMPAIGN).take().is_none());
     }
 }

@@ -241,7 +241,7 @@ impl Log {
 
     /// Fills the beginning of an evicted slot that ends with `last`.
     fn put_back(&mut self, at: usize, records: &[Record], last: Seq, touched: u64) {
-        let Some(mut block) = Fresh::block(records, self.campaign) else {
+        let Some(mut block) = Fresh::of(records, self.campaign).take() else {
             return;
         };
         block.touched = touched;

@@ -8,10 +8,8 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use super::http::{Http, post};
-use super::server::CAMPAIGN_PAUSE;
 use super::{Subject, awake};
 
 /// What a limit is given for a node key.
@@ -104,7 +102,6 @@ pub(crate) async fn write(subject: &mut Subject, load: &Load) -> anyhow::Result<
     let mut requests = Vec::new();
     for _ in 0..CAMPAIGNS {
         requests.extend(answers(subject, load).await?);
-        sleep(CAMPAIGN_PAUSE).await;
     }
     let count = requests.len();
     rounds(subject, load, &Rc::new(requests), Some(count)).await

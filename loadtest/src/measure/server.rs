@@ -14,7 +14,7 @@ use super::http::{Http, get, post};
 use super::viewers::{Audience, Hello};
 
 /// Between two campaigns: a user may start ten a second.
-pub(super) const CAMPAIGN_PAUSE: Duration = Duration::from_millis(110);
+const CAMPAIGN_PAUSE: Duration = Duration::from_millis(110);
 /// Connections by which hosts enrol.
 const ENROLLING: usize = 32;
 /// What contains every host.
@@ -131,12 +131,14 @@ impl Broker {
         self.run(&json!({"hosts": [], "labels": [ALL_HOSTS]})).await
     }
 
+    /// A new campaign, and the pause before a user may start the next.
     async fn run(&self, selected: &serde_json::Value) -> anyhow::Result<u64> {
         let body = json!({"query": "SELECT 1", "selected": selected});
         let path = "/api/latest/fleet/queries/run_by_names";
         let mut http = Http::open(&self.server.to_string()).await?;
         let request = post(path, &self.authorization(), body.to_string().as_bytes());
         let said = http.json(&request).await?;
+        sleep(CAMPAIGN_PAUSE).await;
         said["campaign"]["id"].as_u64().context("no campaign")
     }
 
@@ -157,8 +159,6 @@ impl Broker {
         for number in 0..count {
             let campaign = self.run(&selected).await?;
             self.listen(&mut audience, number, campaign).await?;
-            // Faster than one user may.
-            sleep(CAMPAIGN_PAUSE).await;
         }
         Ok(audience)
     }

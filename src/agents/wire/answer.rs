@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::ops::Range;
 
 use super::rows::{RowsFault, write_rows};
+use super::scan::plain_len;
 use super::{Body, Fault, Value};
 use crate::results::{Answer, HostId};
 
@@ -243,13 +244,8 @@ pub(crate) fn json(text: &str) -> String {
 }
 
 fn put_json(text: &str, out: &mut Vec<u8>) {
-    let escaped = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\');
-    // Without an early exit many bytes are looked at in one step; nearly every name has none to escape.
-    if !text
-        .as_bytes()
-        .iter()
-        .fold(false, |any, byte| any | escaped(byte))
-    {
+    // Nearly every name has nothing to escape.
+    if plain_len(text.as_bytes()) == text.len() {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');

@@ -167,26 +167,9 @@ async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut(
     assert!(waited.await.is_ok(), "in vain waited for: {what}");
 }
 
-/// The wire forms for stores under test: unmasked WebSocket text frames (RFC 6455, 5.2), and for every other
-/// form the plain message with the form's number before it.
+/// The wire forms for stores under test, as far as logs ask for them: the plain message with the form's number before it.
 pub fn encode(form: Form, message: &[u8], out: &mut BytesMut) {
-    if form != Form::RawFrame {
-        out.put_u8(b'0' + u8::try_from(form.index()).unwrap_or_default());
-        out.put_slice(message);
-        return;
-    }
-    out.put_u8(0x81);
-    match (u8::try_from(message.len()), u16::try_from(message.len())) {
-        (Ok(short), _) if short < 126 => out.put_u8(short),
-        (_, Ok(middle)) => {
-            out.put_u8(126);
-            out.put_u16(middle);
-        }
-        (..) => {
-            out.put_u8(127);
-            out.put_u64(message.len() as u64);
-        }
-    }
+    out.put_u8(b'0' + u8::try_from(form.index()).unwrap_or_default());
     out.put_slice(message);
 }
 

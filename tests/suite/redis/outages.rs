@@ -11,7 +11,7 @@ use super::{Viewer, answer, append_until_taken, encode, eventually, node, now, q
 use crate::redis_server::{RedisServer, is_installed};
 
 /// What the store's trait promises, and something for a busy machine.
-const A_SECOND: Duration = Duration::from_millis(1_800);
+const A_SECOND: Duration = Duration::from_millis(1_200);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_redis_is_killed() {

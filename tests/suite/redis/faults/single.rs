@@ -16,7 +16,7 @@ const EVERY_SECOND: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "everys
 const PAUSE: Duration = Duration::from_secs(17);
 const LONG_PAUSE: Duration = Duration::from_secs(20);
 /// What agents are promised, and something for a busy machine.
-const A_SECOND: Duration = Duration::from_millis(1_800);
+const A_SECOND: Duration = Duration::from_millis(1_500);
 
 /// Plays a fault in the midst of a campaign and counts.
 async fn endure(
