@@ -31,7 +31,7 @@ fn answers(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, rows), |bencher| {
                 bencher.iter(|| {
                     let body = Body::parse(black_box(&body));
-                    let reports = reports(&body).unwrap_or_default();
+                    let reports = reports(&body);
                     let answers = reports.values().map(|report| voice.answer(report).0);
                     answers.map(|answer| answer.body.len()).sum::<usize>()
                 });

@@ -15,7 +15,7 @@ use super::details::Row;
 use super::distributed::Purpose;
 use super::http::{Ready, Refusal};
 use super::inventory::News;
-use super::wire::Body;
+use super::request::{Request, refusal};
 use super::wire::answer::{Report, Reports, Voice, reports};
 use crate::catalog::entity::Host;
 use crate::clock::Timestamp;
@@ -29,14 +29,22 @@ const APPENDS_AT_ONCE: usize = 16;
 const TAKE_BACK_TIME: Duration = Duration::from_millis(200);
 
 impl Agents {
-    pub(super) async fn write(&self, text: &str, now: Timestamp) -> Result<Response, Refusal> {
-        let body = Body::parse(text);
-        let host = self.identify(&body).await?;
+    pub(super) async fn write(
+        &self,
+        request: &Request<'_>,
+        now: Timestamp,
+    ) -> Result<Response, Refusal> {
+        let host = self.identify(request).await?;
         self.catalog.presence().touch(host.id, now);
-        if let Some(fault) = body.fault {
-            return Err(fault.into());
+        let refusals: Vec<String> = request
+            .omitted
+            .iter()
+            .map(|omitted| refusal(omitted, self.settings.body.bytes))
+            .collect();
+        let mut reports = reports(&request.body);
+        for (omitted, text) in request.omitted.iter().zip(&refusals) {
+            reports.insert(omitted.name.as_str().into(), Report::refused(text));
         }
-        let reports = reports(&body)?;
         let (live, news) = sort(&reports);
         let publishing = self.publish(&host, live, now);
         if news.is_empty() {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 use warp::reply::Response;
 
 use super::http::{Refusal, reply};
-use super::wire::Body;
+use super::request::Request;
 use super::{Agents, platform};
 use crate::catalog::entity::{Entity, Host, Label, Membership, Pack, PackQuery, Query};
 use crate::catalog::state::ALL_HOSTS;
@@ -27,8 +27,12 @@ struct Intervals {
 }
 
 impl Agents {
-    pub(super) async fn config(&self, text: &str, now: Timestamp) -> Result<Response, Refusal> {
-        let host = self.identify(&Body::parse(text)).await?;
+    pub(super) async fn config(
+        &self,
+        request: &Request<'_>,
+        now: Timestamp,
+    ) -> Result<Response, Refusal> {
+        let host = self.identify(request).await?;
         self.catalog.presence().touch(host.id, now);
         let config = compose(&self.catalog.read(), &host);
         self.record(&host, intervals(&config)).await;

@@ -9,7 +9,7 @@ use warp::reply::Response;
 
 use super::http::{Ready, Refusal, reply};
 use super::inventory::{Due, is_asked, newest_label};
-use super::wire::Body;
+use super::request::Request;
 use super::wire::answer::json;
 use super::{Agents, details};
 use crate::catalog::entity::Host;
@@ -58,8 +58,12 @@ impl<'a> Purpose<'a> {
 }
 
 impl Agents {
-    pub(super) async fn read(&self, text: &str, now: Timestamp) -> Result<Response, Refusal> {
-        let host = self.identify(&Body::parse(text)).await?;
+    pub(super) async fn read(
+        &self,
+        request: &Request<'_>,
+        now: Timestamp,
+    ) -> Result<Response, Refusal> {
+        let host = self.identify(request).await?;
         self.catalog.presence().touch(host.id, now);
         let campaigns = self.store.active().for_host(host.id);
         let newest_label = || newest_label(&self.catalog.read());

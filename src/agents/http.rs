@@ -6,17 +6,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::BodyDataStream;
 use tower_service::Service;
 use warp::Reply as _;
 use warp::reply::Response;
 
 use super::Agents;
+use super::request::{Received, Request};
 use super::wire::answer::json;
-use super::wire::{self, Fault};
+use super::wire::sieve::{Items, Sieve};
+use super::wire::{self, Body, Fault};
+use crate::catalog::entity::Host;
+use crate::clock::Timestamp;
+use crate::limits;
 use crate::limits::rate::Wait;
 use crate::net::body::{self, BodyError};
 use crate::net::{Answering, Arrival};
@@ -50,6 +55,23 @@ impl Route {
             _ => Self::Unknown,
         })
     }
+
+    /// The parts of a body that are kept one by one if it cannot be kept whole: of those bodies that an agent sends
+    /// again until they are taken.
+    const fn items(self) -> Option<Items> {
+        match self {
+            Self::Write => Some(Items::Queries),
+            Self::Log => Some(Items::Data),
+            _ => None,
+        }
+    }
+}
+
+/// The node key that newer agents name before their body (spec of the agents' wire).
+fn node_key(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, key) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("NodeKey").then(|| key.trim())
 }
 
 /// A service that answers everything below `/api/osquery/` and `/api/v1/osquery/`, and leaves the rest to another one.
@@ -95,7 +117,7 @@ where
         let peer = arrival.connection.peer.ip();
         Box::pin(async move {
             let answer = agents.call(route, &head, body, peer).await;
-            Ok(answer.unwrap_or_else(|refusal| refusal.response()))
+            Ok(answer.unwrap_or_else(|refusal| refusal.response(route)))
         })
     }
 }
@@ -118,21 +140,87 @@ impl Agents {
             return Err(Refusal::Method);
         }
         let headers = &head.headers;
-        let body = body::read(headers, BodyDataStream::new(body), &self.settings.body).await?;
-        let text = wire::text(&body);
+        let stream = BodyDataStream::new(body);
+        let known = match node_key(headers) {
+            None => None,
+            Some(key) => match self.host(key).await {
+                Ok(host) => Some(host),
+                Err(refusal) => {
+                    body::discard(headers, stream).await;
+                    return Err(refusal);
+                }
+            },
+        };
         let now = self.clock.now();
+        let limits = &self.settings.body;
+        if let Some(items) = route.items() {
+            let sieve = Sieve::new(items, limits.bytes);
+            let reduce = Some((sieve, limits::AGENT_BODY_READ_BYTES));
+            let taken = body::take(headers, stream, limits, reduce).await?;
+            let received = Received::new(taken, items, limits.bytes);
+            return self.deliver(route, items, known, received, now).await;
+        }
+        let body = body::read(headers, stream, limits).await?;
+        let text = wire::text(&body);
         match route {
-            Route::Read => self.read(&text, now).await,
-            Route::Write => self.write(&text, now).await,
-            Route::Config => self.config(&text, now).await,
-            Route::Log => self.log(&text, now).await,
+            Route::Read => self.read(&Request::new(known, &text), now).await,
+            Route::Config => self.config(&Request::new(known, &text), now).await,
             Route::Enroll => {
                 let address = self.settings.trusted_proxies.client_address(peer, headers);
                 // In a box: it is seldom, and three times as large as all the others.
                 Box::pin(self.enroll(&text, address, now)).await
             }
             Route::Carve => Err(Refusal::NoCarving),
-            Route::Unknown => Err(Refusal::NotFound),
+            Route::Write | Route::Log | Route::Unknown => Err(Refusal::NotFound),
+        }
+    }
+
+    /// Answers a body that its agent would send again and again if it were refused: what can be read of it is taken.
+    async fn deliver(
+        &self,
+        route: Route,
+        items: Items,
+        known: Option<Arc<Host>>,
+        received: Received,
+        now: Timestamp,
+    ) -> Result<Response, Refusal> {
+        let text = wire::text(&received.body);
+        let request = Request {
+            known,
+            body: Body::parse(&text),
+            omitted: &received.omitted,
+        };
+        let unnamed = request.known.is_none() && request.body.node_key.is_none();
+        if let Some(fault) = received.fault.filter(|_| unnamed) {
+            return Err(fault.into());
+        }
+        if let Some(fault) = request.body.fault {
+            let mended = Received::sieved(text.as_bytes(), items, self.settings.body.bytes);
+            let text = wire::text(&mended.body);
+            let body = Body::parse(&text);
+            if request.known.is_none() && body.node_key.is_none() {
+                return Err(fault.into());
+            }
+            let request = Request {
+                known: request.known,
+                body,
+                omitted: &mended.omitted,
+            };
+            // In a box: it is seldom, and would make every request larger.
+            return Box::pin(self.deliver_request(route, &request, now)).await;
+        }
+        self.deliver_request(route, &request, now).await
+    }
+
+    async fn deliver_request(
+        &self,
+        route: Route,
+        request: &Request<'_>,
+        now: Timestamp,
+    ) -> Result<Response, Refusal> {
+        match route {
+            Route::Log => self.log(request, now).await,
+            _ => self.write(request, now).await,
         }
     }
 }
@@ -208,7 +296,16 @@ impl Refusal {
         matches!(self, Self::UnknownNode | Self::Enroll(_))
     }
 
-    fn response(&self) -> Response {
+    /// Whether the same body would be refused again.
+    const fn is_final(&self) -> bool {
+        match self {
+            Self::Malformed(_) | Self::LogTooLarge => true,
+            Self::Body(fault) => !matches!(fault, BodyError::Busy | BodyError::Timeout),
+            _ => false,
+        }
+    }
+
+    fn response(&self, route: Route) -> Response {
         match self {
             Self::Store(error) => {
                 metrics::counter!(names::STORE_ERRORS, "operation" => "agents").increment(1);
@@ -220,6 +317,9 @@ impl Refusal {
         let error = json(&self.to_string());
         let body = if self.node_invalid() {
             format!(r#"{{"error":{error},"node_invalid":true}}"#)
+        } else if route.items().is_some() && self.is_final() {
+            // An agent that reads `error` keeps what it sent and sends it again with all that follows.
+            format!(r#"{{"message":{error}}}"#)
         } else {
             format!(r#"{{"error":{error}}}"#)
         };

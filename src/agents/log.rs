@@ -20,9 +20,11 @@ use warp::reply::Response;
 use self::file::Rotating;
 use super::Agents;
 use super::http::{Ready, Refusal};
+use super::request::Request;
 use super::wire::Body;
 use super::wire::rows::write_compact;
 use crate::clock::Timestamp;
+use crate::telemetry::metrics::names;
 
 /// Bytes that wait for the sink at once; more than a body may have.
 const QUEUE_BYTES: u32 = 64 << 20;
@@ -252,37 +254,58 @@ impl Writer {
 }
 
 impl Agents {
-    pub(super) async fn log(&self, text: &str, now: Timestamp) -> Result<Response, Refusal> {
-        let body = Body::parse(text);
-        let host = self.identify(&body).await?;
+    /// A body that is not what it should be is taken as far as it is: the agent would send it again with all later lines.
+    pub(super) async fn log(
+        &self,
+        request: &Request<'_>,
+        now: Timestamp,
+    ) -> Result<Response, Refusal> {
+        let host = self.identify(request).await?;
         self.catalog.presence().touch(host.id, now);
+        let body = &request.body;
         let kind = match body.text("log_type").as_deref() {
             Some("result") => Kind::Result,
             Some("status") => Kind::Status,
-            _ => return Err(Refusal::Malformed("unknown log_type".to_owned())),
+            _ => {
+                tracing::warn!(host = host.id.0, "a log of unknown type was dropped");
+                return Ok(Ready::done());
+            }
         };
-        let lines = lines(&body)?;
+        let (lines, unreadable) = lines(body);
+        let dropped = unreadable + request.omitted.len();
+        if dropped > 0 {
+            metrics::counter!(names::LOG_LINES_DROPPED).increment(dropped as u64);
+            tracing::warn!(
+                host = host.id.0,
+                dropped,
+                "lines of osquery's log could not be read"
+            );
+        }
         self.sink.write(kind, lines).await?;
         Ok(Ready::done())
     }
 }
 
-/// Each element of `data` as one line.
-fn lines(body: &Body<'_>) -> Result<Bytes, Refusal> {
-    if let Some(fault) = body.fault {
-        return Err(fault.into());
-    }
+/// Each element of `data` as one line, and how many of them are not JSON.
+fn lines(body: &Body<'_>) -> (Bytes, usize) {
     let Some(data) = body.member("data") else {
-        return Ok(Bytes::new());
+        return (Bytes::new(), 0);
     };
-    let no_list = || Refusal::Malformed("data is not a list".to_owned());
-    let mut out = Vec::with_capacity(data.raw().len());
-    for element in data.elements().ok_or_else(no_list)? {
-        write_compact(element?, &mut out)
-            .map_err(|fault| Refusal::Malformed(format!("data: {fault}")))?;
-        out.push(b'\n');
+    let Some(elements) = data.elements() else {
+        return (Bytes::new(), 1);
+    };
+    let (mut out, mut unreadable) = (Vec::with_capacity(data.raw().len()), 0);
+    for element in elements {
+        let start = out.len();
+        match element.map(|element| write_compact(element, &mut out)) {
+            Ok(Ok(())) => out.push(b'\n'),
+            Ok(Err(_)) | Err(_) => {
+                out.truncate(start);
+                unreadable += 1;
+            }
+        }
     }
-    Ok(out.into())
+    (out.into(), unreadable)
 }
 
 #[cfg(test)]
@@ -357,10 +380,13 @@ mod tests {
     #[test]
     fn every_element_is_one_line() {
         let body = Body::parse("{\"data\":[ {\"a\" : \"x\ny\"},\n {\"b\":[1, 2]} ]}");
-        let lines = lines(&body).unwrap();
+        let (lines, unreadable) = lines(&body);
         assert_eq!(&lines[..], b"{\"a\":\"x\\u000ay\"}\n{\"b\":[1,2]}\n");
-        assert!(super::lines(&Body::parse(r#"{"data":[{"a" 1}]}"#)).is_err());
-        assert!(super::lines(&Body::parse(r#"{"data":{}}"#)).is_err());
-        assert!(super::lines(&Body::parse("{}")).unwrap().is_empty());
+        assert_eq!(unreadable, 0);
+        let read = |text| super::lines(&Body::parse(text));
+        let (lines, unreadable) = read(r#"{"data":[{"a" 1},{"b":2}]}"#);
+        assert_eq!((&lines[..], unreadable), (&b"{\"b\":2}\n"[..], 1));
+        assert_eq!(read(r#"{"data":{}}"#), (Bytes::new(), 1));
+        assert_eq!(read("{}"), (Bytes::new(), 0));
     }
 }

@@ -14,6 +14,7 @@ mod http;
 mod inventory;
 pub mod log;
 mod platform;
+mod request;
 pub mod wire;
 
 use std::net::IpAddr;
@@ -37,7 +38,7 @@ pub use http::Front;
 use http::{Ready, Refusal};
 use inventory::Inventory;
 pub use log::LogSink;
-use wire::Body;
+use request::Request;
 
 /// How agents are treated.
 #[derive(Clone, Debug)]
@@ -115,14 +116,22 @@ impl Agents {
         }
     }
 
-    /// The host that a body's node key belongs to.
-    async fn identify(&self, body: &Body<'_>) -> Result<Arc<Host>, Refusal> {
-        let Some(node_key) = &body.node_key else {
-            return Err(match body.fault {
+    /// The host that a request comes from: whom its head names, or else its body.
+    async fn identify(&self, request: &Request<'_>) -> Result<Arc<Host>, Refusal> {
+        if let Some(host) = &request.known {
+            return Ok(Arc::clone(host));
+        }
+        match &request.body.node_key {
+            Some(node_key) => self.host(node_key).await,
+            None => Err(match request.body.fault {
                 Some(fault) => Refusal::Malformed(fault.to_string()),
                 None => Refusal::UnknownNode,
-            });
-        };
+            }),
+        }
+    }
+
+    /// The host that a node key belongs to.
+    async fn host(&self, node_key: &str) -> Result<Arc<Host>, Refusal> {
         let hash = agent::hash(node_key).ok_or(Refusal::UnknownNode)?;
         let known = || self.catalog.read().hosts.by_node_key(&hash).cloned();
         if let Some(host) = known() {

@@ -18,6 +18,10 @@ pub const VIEWER_MESSAGE_BYTES: usize = 64 * 1024;
 /// all its queries in one `distributed/write` (spec of the agents' wire).
 pub const AGENT_BODY_BYTES: usize = 16 * 1024 * 1024;
 
+/// How much is read of an agent's body that is longer than [`AGENT_BODY_BYTES`], to take what fits of it and to record
+/// why the rest was not taken, in bytes as sent and as inflated each. osquery gives up on a request after 16 s.
+pub const AGENT_BODY_READ_BYTES: u64 = 512 * 1024 * 1024;
+
 /// The body of any other request, in bytes.
 pub const API_BODY_BYTES: usize = 1024 * 1024;
 

@@ -1,6 +1,5 @@
 //! The only reader of request bodies: bounded in bytes as sent and as inflated, and in time.
 
-use std::convert::Infallible;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +11,6 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout_at};
-use warp::Filter;
 
 use crate::telemetry::metrics::names;
 
@@ -88,6 +86,50 @@ impl Drop for Share<'_> {
 /// A whole request body, inflated.
 pub type Body = Bytes;
 
+/// Takes over a body that has become longer than its route keeps, so that what matters of it is not lost.
+pub trait Reduce {
+    /// The next bytes, from the body's first on.
+    fn push(&mut self, bytes: &[u8]);
+
+    /// Bytes that it holds.
+    fn held(&self) -> usize;
+}
+
+/// No body is reduced: one that is too long is refused.
+#[derive(Debug)]
+pub enum Refused {}
+
+impl Reduce for Refused {
+    fn push(&mut self, _: &[u8]) {
+        match *self {}
+    }
+
+    fn held(&self) -> usize {
+        match *self {}
+    }
+}
+
+/// What has come of a body.
+#[derive(Debug)]
+pub struct Taken<R> {
+    /// It as it came, inflated; empty if it was reduced.
+    pub body: Body,
+    /// What took it over when it became too long.
+    pub reduced: Option<R>,
+    /// Why nothing behind this could be read: only faults that a second try would meet again.
+    pub fault: Option<BodyError>,
+}
+
+impl<R> Taken<R> {
+    const fn whole(body: Body) -> Self {
+        Self {
+            body,
+            reduced: None,
+            fault: None,
+        }
+    }
+}
+
 /// Why a body was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
@@ -138,27 +180,6 @@ impl BodyError {
     }
 }
 
-/// A filter that reads the body and never rejects: the route answers faults in its own shape.
-pub fn capped(
-    limits: Limits,
-) -> impl Filter<Extract = (Result<Body, BodyError>,), Error = Infallible> + Clone {
-    // A body that was already taken cannot happen on a route with one reader; it reads as cut off.
-    let stream = warp::body::stream()
-        .map(Some)
-        .or_else(|_| std::future::ready(Ok::<_, Infallible>((None,))));
-    warp::header::headers_cloned()
-        .and(stream)
-        .then(move |headers: HeaderMap, stream| {
-            let limits = limits.clone();
-            async move {
-                match stream {
-                    Some(stream) => read(&headers, stream, &limits).await,
-                    None => Err(BodyError::Truncated),
-                }
-            }
-        })
-}
-
 /// Reads a body to its end. Chunked bodies and bodies without a length are read alike; no body at all
 /// is an empty one.
 ///
@@ -173,35 +194,76 @@ where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
 {
+    let taken = take(headers, stream, limits, None::<(Refused, u64)>).await?;
+    match taken.fault {
+        Some(fault) => Err(fault),
+        None => Ok(taken.body),
+    }
+}
+
+/// As [`read`], but a body that is longer than the limit is handed over to `reduce`, which takes one of at most as many
+/// bytes as stand beside it; and what could be inflated of a broken body is kept.
+///
+/// # Errors
+/// [`BodyError`] where nothing is kept.
+pub async fn take<S, B, E, R>(
+    headers: &HeaderMap,
+    stream: S,
+    limits: &Limits,
+    reduce: Option<(R, u64)>,
+) -> Result<Taken<R>, BodyError>
+where
+    S: Stream<Item = Result<B, E>>,
+    B: Buf,
+    R: Reduce,
+{
     let mut stream = std::pin::pin!(stream);
-    let outcome = read_within(headers, stream.as_mut(), limits).await;
-    if let Err(fault) = outcome {
+    let outcome = take_within(headers, stream.as_mut(), limits, reduce).await;
+    let fault = match &outcome {
+        Ok(taken) => taken.fault,
+        Err(fault) => Some(*fault),
+    };
+    if let Some(fault) = fault {
         metrics::counter!(names::BODIES_REFUSED, "reason" => fault.label()).increment(1);
         let gone = matches!(fault, BodyError::Truncated | BodyError::Timeout);
-        // Whoever expects a permission to send has not sent, and asking for more would give it.
-        if !gone && !headers.contains_key(EXPECT) {
-            swallow(stream).await;
+        if !gone {
+            discard(headers, stream).await;
         }
     }
     outcome
 }
 
-async fn read_within<S, B, E>(
+/// Reads a body that nobody wants for a moment, so that its sender is still there to hear why.
+pub async fn discard<S, B, E>(headers: &HeaderMap, stream: S)
+where
+    S: Stream<Item = Result<B, E>>,
+    B: Buf,
+{
+    // Whoever expects a permission to send has not sent, and asking for more would give it.
+    if !headers.contains_key(EXPECT) {
+        swallow(std::pin::pin!(stream)).await;
+    }
+}
+
+async fn take_within<S, B, E, R>(
     headers: &HeaderMap,
     mut stream: S,
     limits: &Limits,
-) -> Result<Body, BodyError>
+    reduce: Option<(R, u64)>,
+) -> Result<Taken<R>, BodyError>
 where
     S: Stream<Item = Result<B, E>> + Unpin,
     B: Buf,
+    R: Reduce,
 {
-    let mut content = Content::new(headers, limits.bytes)?;
+    let bytes_max = reduce.as_ref().map_or(limits.bytes as u64, |(_, max)| *max);
+    let mut content = Content::new(headers, limits.bytes, reduce)?;
     let mut share = Share {
         budget: &limits.budget,
         taken: 0,
     };
     let declared = declared_length(headers);
-    if declared.is_some_and(|length| length > limits.bytes as u64) {
+    if declared.is_some_and(|length| length > bytes_max) {
         return Err(BodyError::TooLarge);
     }
     // Most bodies have come with their header, and need no clock.
@@ -221,22 +283,21 @@ where
         };
         let mut part = part.map_err(|_| BodyError::Truncated)?;
         let first = sent == 0;
-        sent += part.remaining();
-        if sent > limits.bytes {
-            return Err(BodyError::TooLarge);
+        sent += part.remaining() as u64;
+        if sent > bytes_max {
+            return content.broken(BodyError::TooLarge);
         }
-        if first && content.is_plain() && declared == Some(sent as u64) {
+        let whole = first && declared == Some(sent) && part.remaining() <= limits.bytes;
+        if whole && content.is_plain() {
             // The common case, a small body in one piece, is not copied: it is what was read from the socket.
-            return match share.grow(sent) {
-                true => Ok(part.copy_to_bytes(sent)),
+            let count = part.remaining();
+            return match share.grow(count) {
+                true => Ok(Taken::whole(part.copy_to_bytes(count))),
                 false => Err(BodyError::Busy),
             };
         }
-        while part.has_remaining() {
-            let chunk = part.chunk();
-            let count = chunk.len();
-            content.push(chunk)?;
-            part.advance(count);
+        if let Err(fault) = content.push_all(&mut part) {
+            return content.broken(fault);
         }
         if !share.grow(content.len()) {
             return Err(BodyError::Busy);
@@ -265,16 +326,19 @@ where
 }
 
 /// What has arrived, inflated as it arrives.
-enum Content {
-    Plain(Bounded),
-    Gzip(Box<MultiGzDecoder<Bounded>>),
+enum Content<R: Reduce> {
+    Plain(Bounded<R>),
+    Gzip(Box<MultiGzDecoder<Bounded<R>>>),
 }
 
-impl Content {
-    fn new(headers: &HeaderMap, max: usize) -> Result<Self, BodyError> {
+impl<R: Reduce> Content<R> {
+    fn new(headers: &HeaderMap, max: usize, reduce: Option<(R, u64)>) -> Result<Self, BodyError> {
         let bounded = Bounded {
             bytes: Vec::new(),
             max,
+            total: 0,
+            reduce,
+            reducing: false,
             full: false,
         };
         let encoding = headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
@@ -301,38 +365,68 @@ impl Content {
         }
     }
 
+    fn push_all(&mut self, part: &mut impl Buf) -> Result<(), BodyError> {
+        while part.has_remaining() {
+            let chunk = part.chunk();
+            let count = chunk.len();
+            self.push(chunk)?;
+            part.advance(count);
+        }
+        Ok(())
+    }
+
     const fn is_plain(&self) -> bool {
         matches!(self, Self::Plain(_))
     }
 
-    fn len(&self) -> usize {
+    fn bounded(&mut self) -> &mut Bounded<R> {
         match self {
-            Self::Plain(bounded) => bounded.bytes.len(),
-            Self::Gzip(decoder) => decoder.get_ref().bytes.len(),
+            Self::Plain(bounded) => bounded,
+            Self::Gzip(decoder) => decoder.get_mut(),
         }
     }
 
-    fn finish(self) -> Result<Body, BodyError> {
-        match self {
-            Self::Plain(bounded) => Ok(Bytes::from(bounded.bytes)),
-            Self::Gzip(mut decoder) => {
-                // Flushes what the decoder still holds; a stream without its trailer is a fault.
-                let flushed = decoder.try_finish();
-                flushed.map_err(|_| decoder.get_ref().fault())?;
-                Ok(Bytes::from(std::mem::take(&mut decoder.get_mut().bytes)))
+    fn len(&mut self) -> usize {
+        self.bounded().len()
+    }
+
+    fn finish(mut self) -> Result<Taken<R>, BodyError> {
+        if let Self::Gzip(decoder) = &mut self {
+            // Flushes what the decoder still holds; a stream without its trailer is a fault.
+            if decoder.try_finish().is_err() {
+                let fault = decoder.get_ref().fault();
+                return self.broken(fault);
             }
         }
+        Ok(self.bounded().taken(None))
+    }
+
+    /// A fault that a second try would meet again: what has arrived is kept, if there is somebody who can use it.
+    fn broken(mut self, fault: BodyError) -> Result<Taken<R>, BodyError> {
+        if let Self::Gzip(decoder) = &mut self {
+            // What is inflated already; the fault is known.
+            let _ = decoder.flush();
+        }
+        let bounded = self.bounded();
+        if bounded.reduce.is_none() {
+            return Err(fault);
+        }
+        Ok(bounded.taken(Some(fault)))
     }
 }
 
-/// A vector that refuses to grow beyond its bound.
-struct Bounded {
+/// A vector that does not grow beyond its bound, and what takes over when it would.
+struct Bounded<R: Reduce> {
     bytes: Vec<u8>,
     max: usize,
+    total: u64,
+    /// Who takes over, and how many bytes the body may have then.
+    reduce: Option<(R, u64)>,
+    reducing: bool,
     full: bool,
 }
 
-impl Bounded {
+impl<R: Reduce> Bounded<R> {
     const fn fault(&self) -> BodyError {
         if self.full {
             BodyError::TooLarge
@@ -340,15 +434,38 @@ impl Bounded {
             BodyError::Broken
         }
     }
+
+    fn len(&self) -> usize {
+        let reduced = self.reduce.as_ref().filter(|_| self.reducing);
+        self.bytes.len() + reduced.map_or(0, |(reduce, _)| reduce.held())
+    }
+
+    fn taken(&mut self, fault: Option<BodyError>) -> Taken<R> {
+        let reduced = self.reduce.take().filter(|_| self.reducing);
+        Taken {
+            body: Bytes::from(std::mem::take(&mut self.bytes)),
+            reduced: reduced.map(|(reduce, _)| reduce),
+            fault,
+        }
+    }
 }
 
-impl Write for Bounded {
+impl<R: Reduce> Write for Bounded<R> {
     fn write(&mut self, chunk: &[u8]) -> std::io::Result<usize> {
-        if chunk.len() > self.max - self.bytes.len() {
+        self.total += chunk.len() as u64;
+        if !self.reducing && chunk.len() <= self.max - self.bytes.len() {
+            self.bytes.extend_from_slice(chunk);
+            return Ok(chunk.len());
+        }
+        let Some((reduce, _)) = self.reduce.as_mut().filter(|(_, max)| self.total <= *max) else {
             self.full = true;
             return Err(std::io::ErrorKind::FileTooLarge.into());
+        };
+        if !self.reducing {
+            self.reducing = true;
+            reduce.push(&std::mem::take(&mut self.bytes));
         }
-        self.bytes.extend_from_slice(chunk);
+        reduce.push(chunk);
         Ok(chunk.len())
     }
 
@@ -358,125 +475,5 @@ impl Write for Bounded {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
-
-    type Parts = Vec<Result<Bytes, ()>>;
-
-    fn gzip(plain: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        encoder.write_all(plain).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    async fn read_parts(
-        encoding: Option<&str>,
-        parts: Parts,
-        limits: &Limits,
-    ) -> Result<Bytes, BodyError> {
-        let mut headers = HeaderMap::new();
-        if let Some(encoding) = encoding {
-            headers.insert(CONTENT_ENCODING, encoding.parse().unwrap());
-        }
-        read(&headers, futures_util::stream::iter(parts), limits).await
-    }
-
-    fn cut(bytes: &[u8], size: usize) -> Parts {
-        bytes
-            .chunks(size)
-            .map(|part| Ok(Bytes::copy_from_slice(part)))
-            .collect()
-    }
-
-    #[tokio::test]
-    async fn plain_bodies_are_bounded_to_the_byte() {
-        let limits = Limits::of(10);
-        assert_eq!(read_parts(None, vec![], &limits).await, Ok(Bytes::new()));
-        let ten = read_parts(Some("identity"), cut(b"0123456789", 3), &limits).await;
-        assert_eq!(ten, Ok(Bytes::from_static(b"0123456789")));
-        let eleven = read_parts(None, cut(b"0123456789a", 3), &limits).await;
-        assert_eq!(eleven, Err(BodyError::TooLarge));
-        let broken = vec![Ok(Bytes::from_static(b"01")), Err(())];
-        assert_eq!(
-            read_parts(None, broken, &limits).await,
-            Err(BodyError::Truncated)
-        );
-        let brotli = read_parts(Some("br"), cut(b"0123", 3), &limits).await;
-        assert_eq!(brotli, Err(BodyError::Encoding));
-    }
-
-    #[tokio::test]
-    async fn gzip_is_inflated_however_it_is_cut() {
-        let plain = b"answer,".repeat(1000);
-        let sent = gzip(&plain);
-        for size in [1, 7, sent.len()] {
-            let read = read_parts(Some("GZip"), cut(&sent, size), &Limits::of(7000)).await;
-            assert_eq!(read.as_deref(), Ok(plain.as_slice()));
-        }
-        let short = read_parts(Some("gzip"), cut(&sent, 9), &Limits::of(6999)).await;
-        assert_eq!(short, Err(BodyError::TooLarge));
-    }
-
-    #[tokio::test]
-    async fn a_bomb_is_refused_and_never_unpacked() {
-        let bomb = gzip(&vec![0; 100 << 20]);
-        let limits = Limits::of(1 << 20);
-        assert!(bomb.len() < limits.bytes);
-        let read = read_parts(Some("gzip"), cut(&bomb, 4096), &limits).await;
-        assert_eq!(read, Err(BodyError::TooLarge));
-    }
-
-    #[tokio::test]
-    async fn damaged_and_cut_gzip_is_broken() {
-        let sent = gzip(b"answer");
-        let limits = Limits::of(100);
-        for bytes in [&sent[..sent.len() - 3], &sent[..5], b"not gzip"] {
-            let read = read_parts(Some("gzip"), cut(bytes, 4), &limits).await;
-            assert_eq!(read, Err(BodyError::Broken), "{bytes:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn bodies_share_one_budget_and_give_it_back() {
-        let mut limits = Limits::of(100);
-        limits.budget = Budget::new(15);
-        let other = limits.budget.used.clone();
-        other.fetch_add(10, Ordering::Relaxed);
-        let busy = read_parts(None, cut(b"0123456789", 10), &limits).await;
-        assert_eq!(busy, Err(BodyError::Busy));
-        other.fetch_sub(10, Ordering::Relaxed);
-        assert!(
-            read_parts(None, cut(b"0123456789", 10), &limits)
-                .await
-                .is_ok()
-        );
-        assert_eq!(other.load(Ordering::Relaxed), 0);
-    }
-
-    #[tokio::test]
-    async fn a_body_in_one_piece_needs_its_share_too() {
-        let mut limits = Limits::of(100);
-        limits.budget = Budget::new(15);
-        let other = limits.budget.used.clone();
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("10"));
-        for (used, outcome) in [
-            (10, Err(BodyError::Busy)),
-            (5, Ok(Bytes::from_static(b"0123456789"))),
-        ] {
-            other.store(used, Ordering::Relaxed);
-            let whole = futures_util::stream::iter(cut(b"0123456789", 10));
-            assert_eq!(read(&headers, whole, &limits).await, outcome);
-            assert_eq!(other.load(Ordering::Relaxed), used);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_never_comes_times_out() {
-        let stream = futures_util::stream::pending::<Result<Bytes, ()>>();
-        let read = read(&HeaderMap::new(), stream, &Limits::of(10)).await;
-        assert_eq!(read, Err(BodyError::Timeout));
-    }
-}
+#[path = "body_tests.rs"]
+mod tests;

@@ -46,6 +46,10 @@ pub mod names {
     pub const RESULTS: &str = "answerback_results_total";
     /// Answers whose rows could not be read.
     pub const ANSWERS_UNREADABLE: &str = "answerback_answers_unreadable_total";
+    /// Answers and log lines that did not fit into what is kept of a body, or were no JSON.
+    pub const AGENT_ITEMS_OMITTED: &str = "answerback_agent_items_omitted_total";
+    /// Lines of osquery's log that could not be read.
+    pub const LOG_LINES_DROPPED: &str = "answerback_osquery_log_lines_dropped_total";
     /// Time from an answer's arrival to its append.
     pub const APPEND_SECONDS: &str = "answerback_append_seconds";
     /// Memory that logs hold.
@@ -77,7 +81,7 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, text: &'static str) 
 }
 
 /// Every metric there is.
-pub const METRICS: [Metric; 18] = {
+pub const METRICS: [Metric; 20] = {
     use Kind::{Counter, Gauge, Histogram};
     use names as n;
     [
@@ -170,6 +174,18 @@ pub const METRICS: [Metric; 18] = {
             Counter,
             Unit::Count,
             "answers whose rows could not be read, shown as failed",
+        ),
+        metric(
+            n::AGENT_ITEMS_OMITTED,
+            Counter,
+            Unit::Count,
+            "answers and log lines too large or broken to be taken from a body",
+        ),
+        metric(
+            n::LOG_LINES_DROPPED,
+            Counter,
+            Unit::Count,
+            "lines of osquery's log that could not be read",
         ),
         metric(
             n::APPEND_SECONDS,

@@ -192,13 +192,16 @@ fn routes(
         ..Limits::of(10_000)
     };
     let body = warp::path("body")
-        .and(body::capped(limits))
-        .map(|read| match read {
-            Ok(body) => answer(200, format!("{}", Bytes::len(&body))),
-            Err(fault) => answer(
-                body::BodyError::status(fault).as_u16(),
-                fault.label().to_owned(),
-            ),
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(move |headers: HeaderMap, stream| {
+            let limits = limits.clone();
+            async move {
+                match body::read(&headers, stream, &limits).await {
+                    Ok(body) => answer(200, format!("{}", body.len())),
+                    Err(fault) => answer(fault.status().as_u16(), fault.label().to_owned()),
+                }
+            }
         });
     let slow = warp::path("slow").then(|| async {
         tokio::time::sleep(Duration::from_millis(800)).await;

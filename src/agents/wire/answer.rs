@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::rows::{RowsFault, write_rows};
 use super::scan::plain_len;
-use super::{Body, Fault, Value};
+use super::{Body, Value};
 use crate::results::{Answer, HostId};
 
 /// Bytes that one answer may have in the log. Above what a body may hold, because columns are added to each row.
@@ -26,59 +26,64 @@ pub struct Report<'a> {
     pub message: Option<Value<'a>>,
     /// What it cost; later still.
     pub stats: Option<Value<'a>>,
+    /// Why its answer could not be taken from the host's body.
+    pub refused: Option<&'a str>,
 }
 
 /// The reports of one body, by query name. Nearly always one, or a few: quicker than with hashes.
 pub type Reports<'a> = BTreeMap<Cow<'a, str>, Report<'a>>;
 
 /// Collects what a `distributed/write` body says of each query. Missing maps count as empty; a query that only
-/// has a status counts as reported.
-///
-/// # Errors
-/// When a map is not JSON, or `queries` is no map.
-pub fn reports<'a>(body: &Body<'a>) -> Result<Reports<'a>, Fault> {
+/// has a status counts as reported. What is no map is passed over, and a map that is not JSON is read as far as it is:
+/// the same body would come again and again if it were refused.
+#[must_use]
+pub fn reports<'a>(body: &Body<'a>) -> Reports<'a> {
     let mut reports = Reports::new();
-    if body.member("queries").is_some() {
-        return Err(Fault::Syntax(0));
-    }
     for (name, rows) in &body.queries {
         reports.entry(name.clone()).or_default().rows = Some(*rows);
     }
     for status in map(body, "statuses") {
-        let (name, status) = status?;
+        let (name, status) = status;
         reports.entry(name).or_default().status = Some(status);
     }
     for message in map(body, "messages") {
-        let (name, message) = message?;
+        let (name, message) = message;
         if let Some(report) = reports.get_mut(&name) {
             report.message = Some(message);
         }
     }
     for stats in map(body, "stats") {
-        let (name, stats) = stats?;
+        let (name, stats) = stats;
         if let Some(report) = reports.get_mut(&name) {
             report.stats = Some(stats);
         }
     }
-    Ok(reports)
+    reports
 }
 
 /// The members of a map; nulls count as missing, and something else than a map as empty.
-fn map<'a>(
-    body: &Body<'a>,
-    name: &str,
-) -> impl Iterator<Item = Result<(Cow<'a, str>, Value<'a>), Fault>> {
+fn map<'a>(body: &Body<'a>, name: &str) -> impl Iterator<Item = (Cow<'a, str>, Value<'a>)> {
     let members = body.member(name).and_then(Value::members);
-    let present = |member: &Result<(_, Value<'_>), _>| {
-        !member.as_ref().is_ok_and(|(_, value)| value.is_null())
-    };
-    members.into_iter().flatten().filter(present)
+    let members = members.into_iter().flatten().flatten();
+    members.filter(|(_, value)| !value.is_null())
 }
 
 impl<'a> Report<'a> {
+    /// Of a query whose answer could not be taken.
+    #[must_use]
+    pub fn refused(text: &'a str) -> Self {
+        Self {
+            refused: Some(text),
+            ..Self::default()
+        }
+    }
+
     /// Why the query failed; none if it did not. Never empty: viewers show an empty text as no text.
     #[must_use]
     pub fn failure(&self) -> Option<Cow<'a, str>> {
+        if let Some(refused) = self.refused {
+            return Some(Cow::Borrowed(refused));
+        }
         let status = match self.status {
             Some(status) => status.integer(),
             None if self.rows.is_none_or(is_nothing) => Some(1),
@@ -265,7 +270,7 @@ mod tests {
         let body = Body::parse(body);
         assert_eq!(body.fault, None);
         let voice = Voice::new(HostId(3), "web\"1", "Web 1");
-        let reports = reports(&body).unwrap();
+        let reports = reports(&body);
         let answers = reports.iter().map(|(name, report)| {
             let (answer, _) = voice.answer(report);
             let text = format!("{{{}}}", std::str::from_utf8(&answer.body).unwrap());
@@ -352,11 +357,11 @@ mod tests {
     }
 
     #[test]
-    fn bodies_that_lie_about_their_shape_are_refused_or_read_as_empty() {
+    fn bodies_that_lie_about_their_shape_are_read_as_empty() {
         assert!(answers(r#"{"node_key":"k"}"#).is_empty());
         assert!(answers(r#"{"queries":null,"statuses":[],"messages":"","stats":7}"#).is_empty());
         for text in [r#"{"queries":[]}"#, r#"{"statuses":{a:1}}"#] {
-            assert!(reports(&Body::parse(text)).is_err(), "{text}");
+            assert!(reports(&Body::parse(text)).is_empty(), "{text}");
         }
     }
 }

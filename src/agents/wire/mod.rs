@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod rows;
 pub mod scan;
+pub mod sieve;
 
 use std::borrow::Cow;
 

@@ -40,89 +40,190 @@ async fn without_a_good_node_key_nothing_else_of_a_body_is_looked_at() {
     }
 }
 
+/// As osquery reads a reply: what it does not take for a failure it takes for a success, whatever the status, and then
+/// forgets what it has sent.
+fn is_sent_again(said: &Value) -> bool {
+    !said.is_object() || said.get("error").is_some() || said["node_invalid"] == true
+}
+
 #[tokio::test]
-async fn what_is_not_json_is_a_bad_request() {
+async fn what_is_not_json_is_a_bad_request_that_is_not_made_again() {
     let bed = Bed::new().await;
-    let host = bed.idle_host("web-1").await;
-    let key = &host.node_key;
-    let bodies = [
-        String::new(),
-        "null".to_owned(),
-        "[]".to_owned(),
-        "\u{0}".to_owned(),
-        "{".to_owned(),
-        r#"{"queries":{"a":[]"#.to_owned(),
-        format!(r#"{{"node_key":"{key}","queries":{{"a":[]"#),
-        format!(r#"{{"node_key":"{key}","queries":[1]}}"#),
-        format!(r#"{{"node_key":"{key}","statuses":{{"a" 1}}}}"#),
-        format!(r#"{{"queries":{{}},"node_key":"{key}"}} x"#),
-    ];
+    let bodies = ["", "null", "[]", "\u{0}", "{", r#"{"queries":{"a":[]"#];
     for body in bodies {
+        for route in ["distributed/write", "log"] {
+            let path = format!("/api/osquery/{route}");
+            let (status, said) = bed.send(Method::POST, &path, &[], body).await;
+            assert_eq!(status, 400, "{body} {said}");
+            assert!(said["message"].is_string(), "{body} {said}");
+            assert!(!is_sent_again(&said), "{body} {said}");
+        }
         let (status, said) = bed
-            .send(
-                Method::POST,
-                "/api/osquery/distributed/write",
-                &[],
-                body.clone(),
-            )
-            .await;
-        assert_eq!(status, 400, "{body} {said}");
-        assert!(is_refused(&said, false), "{body} {said}");
-        let (status, said) = bed
-            .send(Method::POST, "/api/osquery/enroll", &[], body.clone())
+            .send(Method::POST, "/api/osquery/enroll", &[], body)
             .await;
         assert!(matches!(status, 400 | 401), "{body} {said}");
     }
 }
 
 #[tokio::test]
-async fn deep_nesting_is_refused_cheaply() {
+async fn of_a_body_that_breaks_off_what_was_whole_is_taken() {
+    let bed = Bed::new().await;
+    let host = bed.idle_host("web-1").await;
+    let (one, two) = (
+        bed.campaign("select 1", &[host.id()]).await,
+        bed.campaign("select 2", &[host.id()]).await,
+    );
+    let key = &host.node_key;
+    let rest = [
+        "",
+        "[",
+        r#"[{"a":"#,
+        "[}",
+        r#"[{"a":1}"#,
+        r#"[{"a":"1"}]}"#,
+        r#"[{"a":"1"}]},"statuses":{"a" 1}}"#,
+        r#"[{"a":"1"}]},"statuses":[1]} x"#,
+    ];
+    for rest in rest {
+        let body = format!(
+            r#"{{"node_key":"{key}","queries":{{"{}":[{{"x":"1"}}],"{}":{rest}"#,
+            live(one),
+            live(two)
+        );
+        let path = "/api/osquery/distributed/write";
+        let (status, said) = bed.send(Method::POST, path, &[], body.clone()).await;
+        assert_eq!((status, said), (200, json!({})), "{body}");
+    }
+    let named = [("authorization", &*format!("NodeKey {key}"))];
+    for body in ["", "null", r#"{"queries":[1]}"#, r#"{"queries":{}"#] {
+        for route in ["distributed/write", "log"] {
+            let path = format!("/api/osquery/{route}");
+            let (status, said) = bed.send(Method::POST, &path, &named, body).await;
+            assert_eq!((status, said), (200, json!({})), "{body}");
+        }
+    }
+    assert_eq!(bed.answers(one).await[0]["rows"][0]["x"], "1");
+    let two = bed.answers(two).await;
+    assert_eq!(two.len(), 1);
+    assert_eq!(
+        two[0]["error"],
+        "unreadable answer: the host's message broke off or is not JSON"
+    );
+}
+
+#[tokio::test]
+async fn who_names_itself_before_the_body_is_judged_before_it() {
     let bed = Bed::new().await;
     let host = bed.idle_host("web-1").await;
     let id = bed.campaign("select 1", &[host.id()]).await;
+    let good = format!("NodeKey {}", host.node_key);
+    let body = json!({ "queries": { live(id): [{ "x": "1" }] } }).to_string();
+    for (authorization, expected) in [("NodeKey wrong", 401), (&*good, 200), ("Basic eDp5", 401)] {
+        for route in ROUTES {
+            let path = format!("/api/osquery/{route}");
+            let named = [("authorization", authorization)];
+            let (status, said) = bed.send(Method::POST, &path, &named, body.clone()).await;
+            assert_eq!(status, expected, "{route} {authorization} {said}");
+            assert_eq!(is_refused(&said, true), expected == 401, "{said}");
+        }
+    }
+    assert_eq!(bed.answers(id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_fails_alone() {
+    let bed = Bed::new().await;
+    let host = bed.idle_host("web-1").await;
+    let names = ["select 1", "select 2", "select 3"];
+    let mut ids = Vec::new();
+    for sql in names {
+        ids.push(bed.campaign(sql, &[host.id()]).await);
+    }
+    let large = "x".repeat(17 << 20);
+    let plain = json!({
+        "queries": {
+            live(ids[0]): [{ "a": "1" }],
+            live(ids[1]): [{ "a": large }],
+            live(ids[2]): [{ "a": "3" }],
+            "fleet_distributed_query_999999": [{ "a": large }],
+            "other": large,
+        },
+        "statuses": { live(ids[0]): 0, live(ids[1]): 0, live(ids[2]): 0 },
+        "node_key": host.node_key,
+    });
+    let plain = plain.to_string();
+    for (body, encoding) in [
+        (plain.clone().into_bytes(), vec![]),
+        (gzip(plain.as_bytes()), vec![("content-encoding", "gzip")]),
+    ] {
+        let path = "/api/osquery/distributed/write";
+        let (status, said) = bed.send(Method::POST, path, &encoding, body).await;
+        assert_eq!((status, said), (200, json!({})));
+    }
+    for (id, rows) in [(ids[0], json!("1")), (ids[2], json!("3"))] {
+        let answers = bed.answers(id).await;
+        assert_eq!(answers.len(), 1);
+        assert_eq!(answers[0]["rows"][0]["a"], rows);
+        assert!(answers[0]["error"].is_null());
+    }
+    let answers = bed.answers(ids[1]).await;
+    assert_eq!(answers.len(), 1);
+    assert_eq!(
+        answers[0]["error"],
+        "answer too large: 17.0 MiB, the limit is 16 MiB for all answers of one check-in; ask for fewer columns or rows"
+    );
+    assert_eq!(answers[0]["rows"], json!([]));
+}
+
+#[tokio::test]
+async fn a_log_that_is_too_large_loses_only_the_lines_that_do_not_fit() {
+    let bed = Bed::new().await;
+    let host = bed.idle_host("web-1").await;
+    let body = json!({
+        "log_type": "result",
+        "data": [{ "a": 1 }, { "b": "x".repeat(17 << 20) }, { "c": 3 }],
+        "node_key": host.node_key,
+    });
+    assert_eq!(bed.post("log", &body).await, (200, json!({})));
+    let odd = json!({ "log_type": "other", "data": [{}], "node_key": host.node_key });
+    assert_eq!(bed.post("log", &odd).await, (200, json!({})));
+    let lines = bed.file("osquery_result.log");
+    assert_eq!(lines.lines().count(), 2, "{} bytes", lines.len());
+}
+
+#[tokio::test]
+async fn deep_nesting_is_refused_cheaply() {
+    let bed = Bed::new().await;
+    let host = bed.idle_host("web-1").await;
+    let (id, other) = (
+        bed.campaign("select 1", &[host.id()]).await,
+        bed.campaign("select 2", &[host.id()]).await,
+    );
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     let body = format!(
-        r#"{{"node_key":"{}","queries":{{"{}":{deep}}}}}"#,
-        host.node_key,
-        live(id)
-    );
-    let began = Instant::now();
-    for route in ROUTES {
-        let (status, said) = bed
-            .send(
-                Method::POST,
-                &format!("/api/osquery/{route}"),
-                &[],
-                body.clone(),
-            )
-            .await;
-        assert!(
-            matches!(
-                (route, status),
-                (_, 400) | ("config" | "distributed/read", 200)
-            ),
-            "{route} {status} {said}"
-        );
-    }
-    let last = format!(
-        r#"{{"queries":{{"{}":{deep}}},"node_key":"{}"}}"#,
+        r#"{{"queries":{{"{}":{deep},"{}":[{{"a":"2"}}]}},"node_key":"{}"}}"#,
         live(id),
+        live(other),
         host.node_key
     );
-    assert_eq!(
-        bed.send(Method::POST, "/api/osquery/distributed/write", &[], last)
-            .await
-            .0,
-        400
-    );
-    assert_eq!(
-        bed.send(Method::POST, "/api/osquery/enroll", &[], deep)
-            .await
-            .0,
-        400
-    );
+    let began = Instant::now();
+    for route in ["distributed/write", "log"] {
+        let path = format!("/api/osquery/{route}");
+        let (status, said) = bed.send(Method::POST, &path, &[], body.clone()).await;
+        assert_eq!((status, said), (200, json!({})), "{route}");
+    }
+    for route in ["config", "distributed/read", "enroll"] {
+        let path = format!("/api/osquery/{route}");
+        let (status, said) = bed.send(Method::POST, &path, &[], body.clone()).await;
+        assert!(matches!(status, 400 | 401), "{route} {status} {said}");
+    }
+    let alone = bed.send(Method::POST, "/api/osquery/distributed/write", &[], deep);
+    assert_eq!(alone.await.0, 400);
     assert!(began.elapsed() < Duration::from_secs(2));
-    assert!(bed.answers(id).await.is_empty());
+    assert_eq!(bed.answers(other).await[0]["rows"][0]["a"], "2");
+    let answers = bed.answers(id).await;
+    let error = answers[0]["error"].as_str().unwrap();
+    assert!(error.contains("nested deeper"), "{error}");
 }
 
 fn gzip(plain: &[u8]) -> Vec<u8> {
@@ -178,7 +279,7 @@ async fn bodies_without_a_length_are_read_and_endless_ones_refused() {
     );
     let large = vec![b' '; (16 << 20) + 1];
     let (status, said) = bed
-        .send(Method::POST, "/api/osquery/distributed/write", &[], large)
+        .send(Method::POST, "/api/osquery/distributed/read", &[], large)
         .await;
     assert_eq!(status, 413, "{said}");
     assert!(is_refused(&said, false), "{said}");
@@ -294,4 +395,32 @@ async fn failed_enrolments_are_limited_and_good_ones_never() {
         401,
         "and strangers may try again later"
     );
+}
+
+#[tokio::test]
+async fn a_compressed_body_that_breaks_off_is_taken_as_far_as_it_goes() {
+    let bed = Bed::new().await;
+    let host = bed.idle_host("web-1").await;
+    let (one, two) = (
+        bed.campaign("select 1", &[host.id()]).await,
+        bed.campaign("select 2", &[host.id()]).await,
+    );
+    let noise: String = (0..20_000u32)
+        .map(|number| format!("{:x}", number.wrapping_mul(2_654_435_761)))
+        .collect();
+    let body = json!({ "queries": { live(one): [{ "a": "1" }], live(two): [{ "a": noise }] } });
+    let whole = gzip(body.to_string().as_bytes());
+    let cut = whole[..whole.len() / 2].to_vec();
+    let key = format!("NodeKey {}", host.node_key);
+    let headers = [("content-encoding", "gzip"), ("authorization", &*key)];
+    let path = "/api/osquery/distributed/write";
+    let (status, said) = bed.send(Method::POST, path, &headers, cut.clone()).await;
+    assert_eq!((status, said), (200, json!({})));
+    assert_eq!(bed.answers(one).await[0]["rows"][0]["a"], "1");
+    let error = bed.answers(two).await[0]["error"].clone();
+    assert!(error.as_str().unwrap().contains("broke off"), "{error}");
+    // Nobody knows whose this is, and it would be the same again.
+    let (status, said) = bed.send(Method::POST, path, &headers[..1], cut).await;
+    assert_eq!(status, 400);
+    assert!(!is_sent_again(&said), "{said}");
 }

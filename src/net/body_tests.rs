@@ -1,0 +1,122 @@
+//! Tests of the reading of bodies.
+
+use super::*;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+type Parts = Vec<Result<Bytes, ()>>;
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+async fn read_parts(
+    encoding: Option<&str>,
+    parts: Parts,
+    limits: &Limits,
+) -> Result<Bytes, BodyError> {
+    let mut headers = HeaderMap::new();
+    if let Some(encoding) = encoding {
+        headers.insert(CONTENT_ENCODING, encoding.parse().unwrap());
+    }
+    read(&headers, futures_util::stream::iter(parts), limits).await
+}
+
+fn cut(bytes: &[u8], size: usize) -> Parts {
+    bytes
+        .chunks(size)
+        .map(|part| Ok(Bytes::copy_from_slice(part)))
+        .collect()
+}
+
+#[tokio::test]
+async fn plain_bodies_are_bounded_to_the_byte() {
+    let limits = Limits::of(10);
+    assert_eq!(read_parts(None, vec![], &limits).await, Ok(Bytes::new()));
+    let ten = read_parts(Some("identity"), cut(b"0123456789", 3), &limits).await;
+    assert_eq!(ten, Ok(Bytes::from_static(b"0123456789")));
+    let eleven = read_parts(None, cut(b"0123456789a", 3), &limits).await;
+    assert_eq!(eleven, Err(BodyError::TooLarge));
+    let broken = vec![Ok(Bytes::from_static(b"01")), Err(())];
+    assert_eq!(
+        read_parts(None, broken, &limits).await,
+        Err(BodyError::Truncated)
+    );
+    let brotli = read_parts(Some("br"), cut(b"0123", 3), &limits).await;
+    assert_eq!(brotli, Err(BodyError::Encoding));
+}
+
+#[tokio::test]
+async fn gzip_is_inflated_however_it_is_cut() {
+    let plain = b"answer,".repeat(1000);
+    let sent = gzip(&plain);
+    for size in [1, 7, sent.len()] {
+        let read = read_parts(Some("GZip"), cut(&sent, size), &Limits::of(7000)).await;
+        assert_eq!(read.as_deref(), Ok(plain.as_slice()));
+    }
+    let short = read_parts(Some("gzip"), cut(&sent, 9), &Limits::of(6999)).await;
+    assert_eq!(short, Err(BodyError::TooLarge));
+}
+
+#[tokio::test]
+async fn a_bomb_is_refused_and_never_unpacked() {
+    let bomb = gzip(&vec![0; 100 << 20]);
+    let limits = Limits::of(1 << 20);
+    assert!(bomb.len() < limits.bytes);
+    let read = read_parts(Some("gzip"), cut(&bomb, 4096), &limits).await;
+    assert_eq!(read, Err(BodyError::TooLarge));
+}
+
+#[tokio::test]
+async fn damaged_and_cut_gzip_is_broken() {
+    let sent = gzip(b"answer");
+    let limits = Limits::of(100);
+    for bytes in [&sent[..sent.len() - 3], &sent[..5], b"not gzip"] {
+        let read = read_parts(Some("gzip"), cut(bytes, 4), &limits).await;
+        assert_eq!(read, Err(BodyError::Broken), "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_share_one_budget_and_give_it_back() {
+    let mut limits = Limits::of(100);
+    limits.budget = Budget::new(15);
+    let other = limits.budget.used.clone();
+    other.fetch_add(10, Ordering::Relaxed);
+    let busy = read_parts(None, cut(b"0123456789", 10), &limits).await;
+    assert_eq!(busy, Err(BodyError::Busy));
+    other.fetch_sub(10, Ordering::Relaxed);
+    assert!(
+        read_parts(None, cut(b"0123456789", 10), &limits)
+            .await
+            .is_ok()
+    );
+    assert_eq!(other.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_body_in_one_piece_needs_its_share_too() {
+    let mut limits = Limits::of(100);
+    limits.budget = Budget::new(15);
+    let other = limits.budget.used.clone();
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_LENGTH, HeaderValue::from_static("10"));
+    for (used, outcome) in [
+        (10, Err(BodyError::Busy)),
+        (5, Ok(Bytes::from_static(b"0123456789"))),
+    ] {
+        other.store(used, Ordering::Relaxed);
+        let whole = futures_util::stream::iter(cut(b"0123456789", 10));
+        assert_eq!(read(&headers, whole, &limits).await, outcome);
+        assert_eq!(other.load(Ordering::Relaxed), used);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_comes_times_out() {
+    let stream = futures_util::stream::pending::<Result<Bytes, ()>>();
+    let read = read(&HeaderMap::new(), stream, &Limits::of(10)).await;
+    assert_eq!(read, Err(BodyError::Timeout));
+}
