@@ -79,6 +79,7 @@ impl Bench {
             user_id: UserId(1),
             sql: "SELECT 1".into(),
             targets: Arc::new(targets),
+            teams: Vec::new(),
         };
         self.runtime
             .block_on(self.store.create(question, NOW))

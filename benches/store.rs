@@ -66,6 +66,7 @@ impl Bench {
             user_id: UserId(1),
             sql: "SELECT 1".into(),
             targets: Arc::new(RoaringBitmap::from_iter(1..=hosts)),
+            teams: Vec::new(),
         };
         self.runtime
             .block_on(self.store.create(question, NOW))

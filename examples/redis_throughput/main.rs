@@ -197,6 +197,17 @@ async fn bare_reader(
     Ok(())
 }
 
+fn question(answers: u32) -> Question {
+    Question {
+        query_id: QueryId(1),
+        query_name: None,
+        user_id: UserId(1),
+        sql: "select 1".to_owned(),
+        targets: Arc::new((1..=answers).collect()),
+        teams: Vec::new(),
+    }
+}
+
 /// From 512 callers of `append` to followers: one on another node, or many on this one and the other.
 async fn store(url: &str, answers: u32, body: &Bytes, viewers: usize) -> Result<Duration, Failure> {
     let node = |name| {
@@ -206,14 +217,7 @@ async fn store(url: &str, answers: u32, body: &Bytes, viewers: usize) -> Result<
     };
     let (writer, other) = (node("writer").await?, node("reader").await?);
     let now = Clock::System.now();
-    let question = Question {
-        query_id: QueryId(1),
-        query_name: None,
-        user_id: UserId(1),
-        sql: "select 1".to_owned(),
-        targets: Arc::new((1..=answers).collect()),
-    };
-    let id = writer.create(question, now).await?.id;
+    let id = writer.create(question(answers), now).await?.id;
     let mut reading = tokio::task::JoinSet::new();
     for viewer in 0..viewers {
         let node = if viewer % 2 == 0 { &other } else { &writer };

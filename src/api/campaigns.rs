@@ -86,8 +86,8 @@ async fn shown(api: &Api, campaign: &Campaign, now: Timestamp) -> Result<Reply, 
 async fn stop(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let campaign = call.campaign(&api).await?;
     let id = campaign.id;
-    let stopped = api.parts.store.end(id, Ending::Stopped, call.now).await?;
-    if stopped {
+    let ending = Ending::StoppedBy(call.actor()?.user.id);
+    if api.parts.store.end(id, ending, call.now).await? {
         let details = json!({"campaign_id": id});
         audit::record(&api, call.actor()?, "stopped_campaign", details, call.now).await;
     }

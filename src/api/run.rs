@@ -186,12 +186,14 @@ pub(super) async fn start(
         None => (QueryId(api.parts.catalog.reserve("query", 1).await?), None),
     };
     let count = targets.len();
+    let teams = api.parts.catalog.read().hosts.teams_of(&targets);
     let question = Question {
         query_id,
         query_name,
         user_id: actor.user.id,
         sql: asked.sql,
         targets: Arc::new(targets),
+        teams,
     };
     let campaign = api.parts.store.create(question, now).await?;
     let mut details = json!({

@@ -87,9 +87,16 @@ impl Actor {
     /// Whether they may watch, export and stop this campaign.
     #[must_use]
     pub fn may_watch(&self, campaign: &Campaign) -> bool {
-        let own = campaign.question.user_id == self.user.id;
-        let runs = !self.reach(Action::RunSaved).is_nowhere();
-        (own && runs) || (!self.watch_creator_only && self.may(Action::WatchAll))
+        self.may_read(campaign.question.user_id, &campaign.question.teams)
+    }
+
+    /// Whether they may read what hosts of these teams have answered this user: their own, as long as they may still
+    /// ask all of these hosts, and as a global admin everybody's, unless a setting says otherwise.
+    #[must_use]
+    pub fn may_read(&self, maker: UserId, teams: &[Option<TeamId>]) -> bool {
+        let reach = self.reach(Action::RunSaved);
+        let runs = !reach.is_nowhere() && teams.iter().all(|team| reach.holds(*team));
+        (maker == self.user.id && runs) || (!self.watch_creator_only && self.may(Action::WatchAll))
     }
 
     /// The hosts on which they may do it, as raw numbers.
@@ -202,7 +209,11 @@ impl Auth {
     /// # Errors
     /// Why they may not act.
     pub fn identify(&self, token: &str, now: Timestamp) -> Result<Actor, AuthError> {
-        let actor = self.resolve(token, now)?;
+        self.admit(&token::digest(token), now)
+    }
+
+    fn admit(&self, hash: &str, now: Timestamp) -> Result<Actor, AuthError> {
+        let actor = self.find(hash, now)?;
         // A token made for a program stays good while its user's first password waits to be changed.
         if actor.user.must_change_password && actor.token.expires_at.is_some() {
             return Err(AuthError::PasswordReset(actor.user.id));
@@ -210,14 +221,23 @@ impl Auth {
         Ok(actor)
     }
 
+    /// The same person as they stand now; none if their token is not good any more.
+    #[must_use]
+    pub fn renew(&self, actor: &Actor, now: Timestamp) -> Option<Actor> {
+        self.admit(&actor.token.hash, now).ok()
+    }
+
     /// Whose token this is, even if all they may do is change their password.
     ///
     /// # Errors
     /// [`AuthError::Required`].
     pub fn resolve(&self, token: &str, now: Timestamp) -> Result<Actor, AuthError> {
-        let hash = token::digest(token);
+        self.find(&token::digest(token), now)
+    }
+
+    fn find(&self, hash: &str, now: Timestamp) -> Result<Actor, AuthError> {
         let state = self.catalog.read();
-        let token = state.tokens.get(&hash).ok_or(AuthError::Required)?;
+        let token = state.tokens.get(hash).ok_or(AuthError::Required)?;
         if token.expires_at.is_some_and(|at| at <= now.secs()) {
             return Err(AuthError::Required);
         }

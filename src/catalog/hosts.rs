@@ -79,6 +79,16 @@ impl Hosts {
         self.by_team.get(&team)
     }
 
+    /// The teams of these hosts; `None` stands for hosts without one.
+    #[must_use]
+    pub fn teams_of(&self, hosts: &RoaringBitmap) -> Vec<Option<TeamId>> {
+        let teams = self.by_team.iter();
+        let theirs = teams.filter(|(_, members)| !members.is_disjoint(hosts));
+        theirs
+            .map(|(team, _)| (team.0 > 0).then_some(*team))
+            .collect()
+    }
+
     /// The members of a dynamic label.
     #[must_use]
     pub fn of_label(&self, label: LabelId) -> Option<&RoaringBitmap> {

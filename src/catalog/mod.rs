@@ -14,6 +14,8 @@ pub mod state;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use tokio::sync::watch;
+
 use crate::store::{Change, Committed, Expect, Kind, Revision, Store, StoreError, Stored};
 pub use entity::Entity;
 pub use presence::Presence;
@@ -36,6 +38,16 @@ pub enum Edit {
 }
 
 impl Edit {
+    /// Whether somebody may have lost something by it.
+    fn is_about_people(&self) -> bool {
+        match self {
+            Self::Put(entity) | Self::Create(entity) | Self::Overwrite(entity) => {
+                matches!(entity, Entity::User(_))
+            }
+            Self::Delete(kind, _) => [record::kind::USER, record::kind::TOKEN].contains(kind),
+        }
+    }
+
     /// Whether it can be told from a later commit's by what is there.
     fn tells_age(&self) -> bool {
         match self {
@@ -66,6 +78,8 @@ pub struct Catalog {
     state: RwLock<State>,
     presence: Presence,
     store: Arc<dyn Store>,
+    /// See [`Catalog::people`].
+    people: watch::Sender<()>,
 }
 
 impl Catalog {
@@ -78,6 +92,7 @@ impl Catalog {
             state: RwLock::default(),
             presence: Presence::default(),
             store,
+            people: watch::Sender::default(),
         };
         catalog.reload().await?;
         Ok(catalog)
@@ -91,6 +106,13 @@ impl Catalog {
     /// Who was seen when.
     pub const fn presence(&self) -> &Presence {
         &self.presence
+    }
+
+    /// Tells of changes to users and of tokens that are gone, by whatever node they were made: whoever has let somebody
+    /// in for longer than a request must then look them up again.
+    #[must_use]
+    pub fn people(&self) -> watch::Receiver<()> {
+        self.people.subscribe()
     }
 
     /// Reserves `count` numbers of a sequence and returns the first.
@@ -150,10 +172,17 @@ impl Catalog {
             let mut state = self.write();
             // Somebody else may have been told more meanwhile.
             let known = state.applied.upto();
+            let mut people = false;
             for stored in changes.iter().filter(|stored| stored.revision > known) {
                 apply(&mut state, &self.presence, stored)?;
+                people |= stored.kind == record::kind::USER
+                    || (stored.kind == record::kind::TOKEN && stored.value.is_none());
             }
             state.applied.reach(last);
+            drop(state);
+            if people {
+                self.people.send_replace(());
+            }
         }
     }
 
@@ -181,6 +210,7 @@ impl Catalog {
         let revision = self.store.load(&mut take).await?;
         fresh.applied.reach(revision);
         *self.write() = fresh;
+        self.people.send_replace(());
         Ok(())
     }
 
@@ -197,6 +227,10 @@ impl Catalog {
         }
         if state.applied.is_past(revision) && !edits.iter().all(Edit::tells_age) {
             return false;
+        }
+        if edits.iter().any(Edit::is_about_people) {
+            // Whoever looks now waits for the lock.
+            self.people.send_replace(());
         }
         for edit in edits {
             match edit {

@@ -14,6 +14,13 @@ use rate::Allowance;
 /// A message from a viewer, in bytes. Selecting a campaign takes under 200.
 pub const VIEWER_MESSAGE_BYTES: usize = 64 * 1024;
 
+/// From a viewer's connecting to its token. Clients send it at once.
+pub const VIEWER_AUTH_WITHIN: Duration = Duration::from_secs(10);
+
+/// From a viewer's connecting to its choice of a campaign: as long as an unwatched campaign lives, so that whoever
+/// connects first and then starts a campaign is in time as well.
+pub const VIEWER_SELECT_WITHIN: Duration = Duration::from_secs(60);
+
 /// The body of an agent's request, in bytes, as sent and as inflated each. osquery sends the rows of
 /// all its queries in one `distributed/write` (spec of the agents' wire).
 pub const AGENT_BODY_BYTES: usize = 16 * 1024 * 1024;

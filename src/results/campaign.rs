@@ -7,7 +7,7 @@ use std::time::Duration;
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
-use super::ids::{CampaignId, QueryId, UserId};
+use super::ids::{CampaignId, QueryId, TeamId, UserId};
 use crate::clock::Timestamp;
 
 /// The periods that rule campaigns. Defaults are the product's (`GET /status/live_query` tells them to nobody;
@@ -64,18 +64,71 @@ impl Status {
     }
 }
 
-/// Why a campaign ended.
+/// Why a campaign ended. Its stored form is a word, and `stopped:` with the user's number if somebody stopped it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(into = "String", try_from = "String")]
 pub enum Ending {
     /// Cancelled by the reaper: no viewer came in time.
     Unclaimed,
     /// The last viewer left and none came back within the grace.
     Unwatched,
-    /// Somebody stopped it.
+    /// The request that had started it was over.
     Stopped,
+    /// Somebody stopped it.
+    StoppedBy(UserId),
     /// It ran for as long as campaigns may run.
     Expired,
+}
+
+impl Ending {
+    /// The word for it, whoever it was.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Unclaimed => "unclaimed",
+            Self::Unwatched => "unwatched",
+            Self::Stopped | Self::StoppedBy(_) => "stopped",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// Who stopped it.
+    #[must_use]
+    pub const fn stopped_by(self) -> Option<UserId> {
+        match self {
+            Self::StoppedBy(user) => Some(user),
+            _ => None,
+        }
+    }
+
+    /// Reads the stored form.
+    #[must_use]
+    pub fn from_stored(text: &str) -> Option<Self> {
+        Some(match text {
+            "unclaimed" => Self::Unclaimed,
+            "unwatched" => Self::Unwatched,
+            "stopped" => Self::Stopped,
+            "expired" => Self::Expired,
+            _ => Self::StoppedBy(UserId(text.strip_prefix("stopped:")?.parse().ok()?)),
+        })
+    }
+}
+
+impl From<Ending> for String {
+    fn from(ending: Ending) -> Self {
+        match ending.stopped_by() {
+            Some(user) => format!("{}:{user}", ending.reason()),
+            None => ending.reason().to_owned(),
+        }
+    }
+}
+
+impl TryFrom<String> for Ending {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::from_stored(&text).ok_or_else(|| format!("`{text}` is no reason for an ending"))
+    }
 }
 
 /// Who asked what of whom; never changes.
@@ -91,6 +144,9 @@ pub struct Question {
     pub sql: String,
     /// The hosts that are asked, as raw [`super::ids::HostId`]s.
     pub targets: Arc<RoaringBitmap>,
+    /// The teams of these hosts when they were asked; `None` stands for hosts without a team. Whoever may not act in
+    /// all of them any more may not read the answers. Empty in records from before this was kept.
+    pub teams: Vec<Option<TeamId>>,
 }
 
 /// A campaign as a store tells it.
@@ -275,6 +331,21 @@ mod tests {
     use super::*;
 
     const START: Timestamp = Timestamp::from_secs(1_000);
+
+    #[test]
+    fn endings_are_stored_as_words_and_read_back() {
+        for ending in [
+            Ending::Unclaimed,
+            Ending::Unwatched,
+            Ending::Stopped,
+            Ending::StoppedBy(UserId(7)),
+            Ending::Expired,
+        ] {
+            assert_eq!(Ending::from_stored(&String::from(ending)), Some(ending));
+        }
+        assert_eq!(String::from(Ending::StoppedBy(UserId(7))), "stopped:7");
+        assert_eq!(Ending::from_stored("stopped:x"), None);
+    }
 
     fn at(seconds: u64) -> Timestamp {
         START + Duration::from_secs(seconds)

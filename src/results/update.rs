@@ -3,6 +3,9 @@
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::campaign::Ending;
+use super::stream_error::StreamError;
+
 /// How many hosts a campaign targets, and how they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
@@ -39,10 +42,47 @@ pub enum Phase {
     Finished,
 }
 
-/// What fleetctl, the console and scripts print: always a plain string, never an object.
+/// That a campaign has ended, and why. Nothing follows what is in its log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ended {
+    /// `stopped`, `unwatched`, `unclaimed` or `expired`; `unknown` if the store has lost it.
+    pub reason: &'static str,
+    /// The e-mail address of whoever stopped it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+impl Ended {
+    /// An ending, with the e-mail address of whoever stopped the campaign.
+    #[must_use]
+    pub const fn new(ending: Ending, by: Option<String>) -> Self {
+        let reason = ending.reason();
+        Self { reason, by }
+    }
+
+    /// The store does not know the campaign any more.
+    #[must_use]
+    pub const fn unknown() -> Self {
+        let reason = "unknown";
+        Self { reason, by: None }
+    }
+}
+
+/// An `error` message. Its `data` is what fleetctl, the console and scripts print: always a plain string, never an
+/// object.
 #[must_use]
-pub fn error(text: &str) -> Bytes {
-    message("error", text)
+pub fn error(error: &StreamError) -> Bytes {
+    #[derive(Serialize)]
+    struct Message<'a> {
+        r#type: &'static str,
+        #[serde(flatten)]
+        error: &'a StreamError,
+    }
+    let kind = "error";
+    bytes(&Message {
+        r#type: kind,
+        error,
+    })
 }
 
 /// A `totals` message.
@@ -51,10 +91,17 @@ pub fn totals(totals: &Totals) -> Bytes {
     message("totals", totals)
 }
 
-/// A `status` message.
+/// A `status` message; `ended` once the campaign has.
 #[must_use]
-pub fn status(standing: &Standing) -> Bytes {
-    message("status", standing)
+pub fn status(standing: &Standing, ended: Option<&Ended>) -> Bytes {
+    #[derive(Serialize)]
+    struct Data<'a> {
+        #[serde(flatten)]
+        standing: &'a Standing,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ended: Option<&'a Ended>,
+    }
+    message("status", &Data { standing, ended })
 }
 
 fn message<T: Serialize + ?Sized>(kind: &'static str, data: &T) -> Bytes {
@@ -63,8 +110,12 @@ fn message<T: Serialize + ?Sized>(kind: &'static str, data: &T) -> Bytes {
         r#type: &'static str,
         data: &'a T,
     }
+    bytes(&Message { r#type: kind, data })
+}
+
+fn bytes(message: &impl Serialize) -> Bytes {
     // Numbers and strings always serialize; an empty text would be dropped by every client.
-    serde_json::to_vec(&Message { r#type: kind, data })
+    serde_json::to_vec(message)
         .map(Bytes::from)
         .unwrap_or_default()
 }
@@ -72,6 +123,7 @@ fn message<T: Serialize + ?Sized>(kind: &'static str, data: &T) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::{ErrorCode, UserId};
 
     #[test]
     fn messages_have_the_shapes_that_clients_know() {
@@ -92,12 +144,17 @@ mod tests {
             status: Phase::Finished,
         };
         assert_eq!(
-            status(&standing),
+            status(&standing, None),
             r#"{"type":"status","data":{"expected_results":6,"actual_results":7,"status":"finished"}}"#
         );
+        let ended = Ended::new(Ending::StoppedBy(UserId(1)), Some("a@example.com".into()));
         assert_eq!(
-            error("forbidden \"x\""),
-            r#"{"type":"error","data":"forbidden \"x\""}"#
+            status(&standing, Some(&ended)),
+            r#"{"type":"status","data":{"expected_results":6,"actual_results":7,"status":"finished","ended":{"reason":"stopped","by":"a@example.com"}}}"#
+        );
+        assert_eq!(
+            error(&StreamError::last(ErrorCode::ResultsGone, "gone \"x\"")),
+            r#"{"type":"error","data":"gone \"x\"","code":"results_gone","final":true}"#
         );
     }
 }

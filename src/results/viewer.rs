@@ -5,18 +5,18 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ids::{CampaignId, Seq};
-use super::update::{self, Phase, Standing, Totals};
+use super::stream_error::StreamError;
+use super::update::{self, Ended, Phase, Standing, Totals};
 use crate::clock::Timestamp;
+use crate::limits::{VIEWER_AUTH_WITHIN, VIEWER_SELECT_WITHIN};
 
-/// A viewer that has not authenticated for this long is closed.
-const AUTH_WITHIN: Duration = Duration::from_secs(10);
 /// So many messages may wait while a command is performed; both that there are fit twice.
 const PENDING_MAX: usize = 4;
 /// RFC 6455: a message that violates the endpoint's policy.
@@ -55,14 +55,14 @@ pub struct Selection {
 }
 
 /// What the shell knows of a campaign at some moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tick {
     /// Counts the ticks, so that a viewer sees each once.
     pub number: u64,
     /// The targets by state.
     pub totals: Totals,
-    /// Whether the campaign has ended: nothing will follow what is in the log.
-    pub ended: bool,
+    /// Set when the campaign has ended: nothing will follow what is in the log.
+    pub ended: Option<Arc<Ended>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,13 +124,13 @@ impl Viewer {
         self.handle_one(text)
     }
 
-    /// The token was looked up.
-    pub fn handle_authenticated(&mut self, known: bool) -> Option<Command> {
+    /// The token was looked up, and is good or not.
+    pub fn handle_authenticated(&mut self, outcome: Result<(), StreamError>) -> Option<Command> {
         if self.state != State::Authenticating {
             return None;
         }
-        if !known {
-            self.refuse("unauthorized");
+        if let Err(error) = outcome {
+            self.refuse(&error);
             return None;
         }
         self.state = State::Authenticated;
@@ -138,13 +138,13 @@ impl Viewer {
         self.handle_one(&next)
     }
 
-    /// The campaign was opened and its log ends at `last`, or an error text says why not.
-    pub fn handle_selected(&mut self, outcome: Result<(Tick, Seq), &str>) {
+    /// The campaign was opened and its log ends at `last`, or an error says why not.
+    pub fn handle_selected(&mut self, outcome: Result<(Tick, Seq), StreamError>) {
         let State::Selecting(after) = self.state else {
             return;
         };
         match outcome {
-            Err(text) => self.refuse(text),
+            Err(error) => self.refuse(&error),
             Ok((tick, last)) => {
                 self.state = State::Watching;
                 self.pending.clear();
@@ -160,10 +160,11 @@ impl Viewer {
             return;
         }
         let before = std::mem::replace(&mut self.tick, tick);
-        if tick.totals != before.totals {
-            self.outgoing.push_back(update::totals(&tick.totals));
+        if self.tick.totals != before.totals {
+            self.outgoing.push_back(update::totals(&self.tick.totals));
         }
-        self.tell_standing(self.cursor >= last);
+        let has_ended = before.ended.is_none() && self.tick.ended.is_some();
+        self.tell_standing(self.cursor >= last, has_ended);
     }
 
     /// The number of the last tick that it was told of.
@@ -181,24 +182,31 @@ impl Viewer {
     /// at the next tick; otherwise `finished` waits for a tick, as it always did.
     pub fn handle_end(&mut self) {
         let all = self.cursor.0 >= self.tick.totals.count;
-        if self.state == State::Watching && (self.tick.ended || all) {
-            self.tell_standing(true);
+        if self.state == State::Watching && (self.tick.ended.is_some() || all) {
+            self.tell_standing(true, false);
         }
     }
 
     /// The campaign or its log is beyond this viewer's reach: says why, and closes.
-    pub fn handle_failure(&mut self, text: &str) {
-        self.refuse(text);
+    pub fn handle_failure(&mut self, error: &StreamError) {
+        if self.state != State::Closing {
+            self.refuse(error);
+        }
     }
 
     /// Something is amiss but may mend: says what, and goes on.
-    pub fn handle_warning(&mut self, text: &str) {
-        self.outgoing.push_back(update::error(text));
+    pub fn handle_warning(&mut self, warning: &StreamError) {
+        self.outgoing.push_back(update::error(warning));
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        if self.deadline().is_some_and(|deadline| now >= deadline) {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        if self.state == State::Authenticated {
+            self.end(POLICY, "no campaign was selected in time");
+        } else {
             self.end(POLICY, "authentication timed out");
         }
     }
@@ -206,8 +214,11 @@ impl Viewer {
     /// When [`Viewer::handle_timeout`] wants to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
-        matches!(self.state, State::Opened | State::Authenticating)
-            .then(|| self.opened_at + AUTH_WITHIN)
+        match self.state {
+            State::Opened | State::Authenticating => Some(self.opened_at + VIEWER_AUTH_WITHIN),
+            State::Authenticated => Some(self.opened_at + VIEWER_SELECT_WITHIN),
+            State::Selecting(_) | State::Watching | State::Closing => None,
+        }
     }
 
     /// The next message that goes out before any result.
@@ -277,19 +288,19 @@ impl Viewer {
             epoch: Option<u64>,
         }
         let Some((kind, data)) = parse(text) else {
-            self.refuse("error reading select_campaign");
+            self.refuse_message("error reading select_campaign");
             return None;
         };
         if kind != "select_campaign" {
-            self.refuse("expected select_campaign");
+            self.refuse_message("expected select_campaign");
             return None;
         }
         let Ok(select) = serde_json::from_str::<Select>(data) else {
-            self.refuse("error unmarshaling select_campaign data");
+            self.refuse_message("error unmarshaling select_campaign data");
             return None;
         };
         if select.campaign_id == 0 {
-            self.refuse("0 is not a valid campaign ID");
+            self.refuse_message("0 is not a valid campaign ID");
             return None;
         }
         self.state = State::Selecting(Seq(select.after));
@@ -300,11 +311,13 @@ impl Viewer {
         }))
     }
 
-    /// `finished` must never overtake a result, so it needs a cursor that has caught up with the log.
-    fn tell_standing(&mut self, caught_up: bool) {
+    /// `finished` must never overtake a result, so it needs a cursor that has caught up with the log. That the campaign
+    /// has ended is told at once (`is_news`), whatever the cursor says.
+    fn tell_standing(&mut self, caught_up: bool, is_news: bool) {
         let expected = self.tick.totals.online;
         let actual = self.cursor.0;
-        let enough = caught_up && (self.tick.ended || actual >= expected);
+        let ended = self.tick.ended.as_deref();
+        let enough = caught_up && (ended.is_some() || actual >= expected);
         let status = if self.told.status == Phase::Finished || enough {
             Phase::Finished
         } else {
@@ -315,16 +328,20 @@ impl Viewer {
             actual_results: actual,
             status,
         };
-        if standing != self.told {
+        if standing != self.told || is_news {
             self.told = standing;
-            self.outgoing.push_back(update::status(&standing));
+            self.outgoing.push_back(update::status(&standing, ended));
         }
     }
 
     /// Sends an error and closes.
-    fn refuse(&mut self, text: &str) {
-        self.outgoing.push_back(update::error(text));
-        self.end(1000, text);
+    fn refuse(&mut self, error: &StreamError) {
+        self.outgoing.push_back(update::error(error));
+        self.end(1000, &error.text);
+    }
+
+    fn refuse_message(&mut self, text: &'static str) {
+        self.refuse(&StreamError::invalid_message(text));
     }
 
     fn end(&mut self, code: u16, reason: &str) {

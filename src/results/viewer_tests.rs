@@ -20,7 +20,7 @@ fn tick(number: u64, count: u64, online: u64) -> Tick {
     Tick {
         number,
         totals,
-        ended: false,
+        ended: None,
     }
 }
 
@@ -45,7 +45,7 @@ fn select(campaign: u64, after: u64) -> Option<Command> {
 fn authenticated() -> Viewer {
     let mut viewer = Viewer::new(at(0));
     assert_eq!(viewer.handle_message(AUTH), authenticate());
-    assert_eq!(viewer.handle_authenticated(true), None);
+    assert_eq!(viewer.handle_authenticated(Ok(())), None);
     viewer
 }
 
@@ -71,7 +71,7 @@ fn both_messages_may_come_at_once() {
         None,
         "waits for the token to be looked up"
     );
-    assert_eq!(viewer.handle_authenticated(true), select(12, 0));
+    assert_eq!(viewer.handle_authenticated(Ok(())), select(12, 0));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn arrays_of_objects_are_taken_as_a_courtesy() {
         viewer.handle_message(&format!(" [{AUTH}, {SELECT}]")),
         authenticate()
     );
-    assert_eq!(viewer.handle_authenticated(true), select(12, 0));
+    assert_eq!(viewer.handle_authenticated(Ok(())), select(12, 0));
     let mut viewer = Viewer::new(at(0));
     assert_eq!(viewer.handle_message("[]"), None);
     assert_eq!(viewer.handle_message(&format!("[{AUTH}]")), authenticate());
@@ -115,11 +115,14 @@ fn whatever_is_not_auth_first_is_closed_with_a_reason() {
 fn an_unknown_token_is_told_unauthorized_and_closed() {
     let mut viewer = Viewer::new(at(0));
     viewer.handle_message(AUTH);
-    assert_eq!(viewer.handle_authenticated(false), None);
+    assert_eq!(
+        viewer.handle_authenticated(Err(StreamError::unauthorized())),
+        None
+    );
     assert_eq!(viewer.poll_close(), None, "the error goes first");
     assert_eq!(
         drain(&mut viewer),
-        [r#"{"type":"error","data":"unauthorized"}"#]
+        [r#"{"type":"error","data":"unauthorized","code":"unauthorized","final":true}"#]
     );
     assert_eq!(viewer.poll_close(), Some((1000, "unauthorized")));
 }
@@ -134,7 +137,19 @@ fn ten_seconds_are_there_to_authenticate_in() {
         viewer.poll_close(),
         Some((1008, "authentication timed out"))
     );
+}
+
+#[test]
+fn a_minute_is_there_to_select_in() {
     let mut viewer = authenticated();
+    assert_eq!(viewer.deadline(), Some(at(60_000)));
+    viewer.handle_timeout(at(59_999));
+    assert_eq!(viewer.poll_close(), None);
+    viewer.handle_timeout(at(60_000));
+    let told = Some((1008, "no campaign was selected in time"));
+    assert_eq!(viewer.poll_close(), told);
+    let mut viewer = watching(tick(1, 2, 2), 0);
+    drain(&mut viewer);
     assert_eq!(viewer.deadline(), None);
     viewer.handle_timeout(at(99_999_999));
     assert_eq!(viewer.poll_close(), None);
@@ -172,7 +187,9 @@ fn bad_choices_hear_the_texts_of_the_specification() {
         assert_eq!(viewer.handle_message(message), None, "{message}");
         assert_eq!(
             drain(&mut viewer),
-            [format!(r#"{{"type":"error","data":"{text}"}}"#)]
+            [format!(
+                r#"{{"type":"error","data":"{text}","code":"invalid_message","final":true}}"#
+            )]
         );
         assert_eq!(viewer.poll_close(), Some((1000, text)));
     }
@@ -237,17 +254,35 @@ fn when_nothing_can_follow_finished_comes_at_once() {
     viewer.handle_end();
     viewer.handle_end();
     assert_eq!(drain(&mut viewer), [status(3, 3, "finished")]);
-    let mut over = watching(
-        Tick {
-            ended: true,
-            ..tick(1, 30, 3)
-        },
-        1,
-    );
-    assert_eq!(drain(&mut over).last(), Some(&status(3, 0, "pending")));
-    over.handle_sent(Seq(1));
-    over.handle_end();
-    assert_eq!(drain(&mut over), [status(3, 1, "finished")]);
+}
+
+#[test]
+fn an_end_is_told_at_once_with_its_reason_and_finished_follows_the_results() {
+    let ended = |actual, word, more: &str| {
+        let status = status(3, actual, word);
+        let head = status.strip_suffix("}}").unwrap();
+        format!(r#"{head},"ended":{{"reason":"stopped"{more}}}}}}}"#)
+    };
+    let over = |number, by: Option<&str>| Tick {
+        ended: Some(Arc::new(Ended {
+            reason: "stopped",
+            by: by.map(str::to_owned),
+        })),
+        ..tick(number, 30, 3)
+    };
+    let mut late = watching(over(1, None), 1);
+    assert_eq!(drain(&mut late).last(), Some(&ended(0, "pending", "")));
+    late.handle_sent(Seq(1));
+    late.handle_end();
+    assert_eq!(drain(&mut late), [ended(1, "finished", "")]);
+
+    let mut viewer = watching(tick(1, 30, 3), 0);
+    drain(&mut viewer);
+    viewer.handle_tick(over(2, Some("a@example.com")), Seq(1));
+    let by = r#","by":"a@example.com""#;
+    assert_eq!(drain(&mut viewer), [ended(0, "pending", by)]);
+    viewer.handle_tick(over(3, Some("a@example.com")), Seq(1));
+    assert!(drain(&mut viewer).is_empty(), "once");
 }
 
 #[test]
@@ -282,10 +317,12 @@ fn a_viewer_resumes_where_it_was_and_ignores_what_it_says_later() {
 fn a_failed_choice_is_told_and_closed() {
     let mut viewer = authenticated();
     viewer.handle_message(SELECT);
-    viewer.handle_selected(Err("cannot find campaign for ID 12"));
+    viewer.handle_selected(Err(StreamError::campaign_not_found(CampaignId(12))));
     assert_eq!(
         drain(&mut viewer),
-        [r#"{"type":"error","data":"cannot find campaign for ID 12"}"#]
+        [
+            r#"{"type":"error","data":"cannot find campaign for ID 12","code":"campaign_not_found","final":true}"#
+        ]
     );
     assert_eq!(
         viewer.poll_close(),
@@ -303,5 +340,5 @@ fn messages_before_authentication_are_bounded() {
     }
     viewer.handle_message(SELECT);
     assert!(viewer.poll_close().is_some());
-    assert_eq!(viewer.handle_authenticated(true), None, "too late");
+    assert_eq!(viewer.handle_authenticated(Ok(())), None, "too late");
 }

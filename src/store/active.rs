@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
+use tokio::sync::Notify;
 
 use crate::results::{CampaignId, HostId};
 
@@ -30,6 +31,7 @@ pub struct Active {
     all: DashMap<CampaignId, Arc<ActiveCampaign>>,
     by_host: DashMap<HostId, SmallVec<[CampaignId; 2]>>,
     large: ArcSwap<Vec<Arc<ActiveCampaign>>>,
+    removed: Notify,
 }
 
 impl Active {
@@ -64,6 +66,7 @@ impl Active {
         let Some((_, campaign)) = self.all.remove(&id) else {
             return;
         };
+        self.removed.notify_one();
         if campaign.targets.len() > SMALL_CAMPAIGN_HOSTS {
             self.large.rcu(|large| {
                 large
@@ -80,6 +83,11 @@ impl Active {
                 ids.is_empty()
             });
         }
+    }
+
+    /// Completes when a campaign has been taken out since it last completed. For one listener.
+    pub async fn removed(&self) {
+        self.removed.notified().await;
     }
 
     /// The campaigns that target this host, oldest first.

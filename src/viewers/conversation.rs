@@ -6,26 +6,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use smallvec::SmallVec;
 
 use super::Shared;
+use super::identity::Identity;
 use super::select::{self, Found};
 use super::watch::Watch;
 use crate::auth::Actor;
 use crate::bell::Bell;
 use crate::clock::Timestamp;
 use crate::results::log::Read;
-use crate::results::{Command, Viewer};
+use crate::results::{Command, StreamError, Viewer};
 use crate::sockjs::Form;
 use crate::transport::{Conversation, Next};
-
-/// What viewers are told, once, when the store does not answer. Fleet's clients know texts that begin so as no end of
-/// the stream (spec fleet-live-query, 1.6).
-const TROUBLE: &str = "pubsub error: the result store does not answer; results go on when it does";
 
 /// A viewer's half of a session.
 pub(super) struct Viewing {
     shared: Arc<Shared>,
     bell: Bell,
     viewer: Viewer,
-    actor: Option<Arc<Actor>>,
+    identity: Option<Arc<Identity>>,
     watch: Option<Arc<Watch>>,
     /// Where the command that is under way puts what it finds, before it rings the bell.
     mailbox: Option<Arc<Mutex<Option<Found>>>>,
@@ -38,7 +35,7 @@ impl Viewing {
             shared,
             bell,
             viewer: Viewer::new(now),
-            actor: None,
+            identity: None,
             watch: None,
             mailbox: None,
             warned: false,
@@ -53,17 +50,20 @@ impl Viewing {
                         .shared
                         .auth
                         .authenticate(&token, self.shared.clock.now());
-                    if actor.is_some() {
-                        command = self.authenticated(actor);
+                    if let Some(actor) = actor {
+                        command = self.authenticated(Ok(actor));
                     } else {
                         self.spawn(select::authenticate_late(Arc::clone(&self.shared), token));
                     }
                 }
                 Command::Select(selection) => {
-                    if let Some(actor) = &self.actor {
-                        let (shared, actor) = (Arc::clone(&self.shared), Arc::clone(actor));
-                        self.spawn(select::select(shared, actor, selection, self.bell.clone()));
-                    }
+                    let identity = self.identity.as_ref();
+                    let Some(actor) = identity.and_then(|identity| identity.actor()) else {
+                        self.viewer.handle_failure(&StreamError::unauthorized());
+                        return;
+                    };
+                    let (shared, bell) = (Arc::clone(&self.shared), self.bell.clone());
+                    self.spawn(select::select(shared, actor, selection, bell));
                 }
             }
         }
@@ -79,10 +79,26 @@ impl Viewing {
         });
     }
 
-    fn authenticated(&mut self, actor: Option<Actor>) -> Option<Command> {
-        let known = actor.is_some();
-        self.actor = actor.map(Arc::new);
-        self.viewer.handle_authenticated(known)
+    fn authenticated(&mut self, outcome: Result<Actor, StreamError>) -> Option<Command> {
+        let outcome = outcome.map(|actor| {
+            let identity = self.shared.identities.join(actor, &self.bell);
+            self.identity = Some(identity);
+        });
+        self.viewer.handle_authenticated(outcome)
+    }
+
+    /// Ends the stream unless its user may still have it. Asked whenever that may have changed.
+    fn check_right(&mut self) {
+        let Some(identity) = &self.identity else {
+            return;
+        };
+        let may = |actor: &Actor| {
+            let watch = self.watch.as_ref();
+            watch.is_none_or(|watch| watch.allows(actor))
+        };
+        if !identity.actor().is_some_and(|actor| may(&actor)) {
+            self.viewer.handle_failure(&StreamError::unauthorized());
+        }
     }
 
     fn read_mailbox(&mut self) {
@@ -96,30 +112,37 @@ impl Viewing {
         drop(letter);
         self.mailbox = None;
         match found {
-            Found::Authenticated(actor) => {
-                let command = self.authenticated(actor);
+            Found::Authenticated(outcome) => {
+                let command = self.authenticated(outcome);
                 self.perform(command);
             }
-            Found::Selected(Err(text)) => self.viewer.handle_selected(Err(&text)),
+            Found::Selected(Err(error)) => self.viewer.handle_selected(Err(error)),
             Found::Selected(Ok(selected)) => {
                 let last = selected.watch().log.last();
                 self.viewer
                     .handle_selected(Ok((selected.watch().tick(), last)));
                 self.watch = Some(selected.into_watch());
+                // It may have changed while the campaign was opened.
+                self.check_right();
             }
         }
     }
 
     fn read_tick(&mut self) {
         let Some(watch) = &self.watch else {
+            self.check_right();
             return;
         };
-        if self.viewer.tick_number() != watch.tick_number() {
-            self.viewer.handle_tick(watch.tick(), watch.log.last());
-        }
+        let has_ticked = self.viewer.tick_number() != watch.tick_number();
         let troubled = watch.troubled.load(std::sync::atomic::Ordering::Relaxed);
+        if has_ticked {
+            let (tick, last) = (watch.tick(), watch.log.last());
+            self.check_right();
+            self.viewer.handle_tick(tick, last);
+        }
         if troubled && !self.warned {
-            self.viewer.handle_warning(TROUBLE);
+            self.viewer
+                .handle_warning(&StreamError::store_unavailable());
         }
         self.warned = troubled;
     }
@@ -155,10 +178,8 @@ impl Viewing {
                 self.messages().unwrap_or(Next::Wait)
             }
             Read::Evicted { first, last } if watch.is_gone(first) => {
-                self.viewer.handle_failure(&format!(
-                    "results {first} to {last} of campaign {} are no longer kept",
-                    watch.id()
-                ));
+                let gone = StreamError::some_results_gone(watch.id(), first, last);
+                self.viewer.handle_failure(&gone);
                 self.messages().unwrap_or(Next::Wait)
             }
             Read::Evicted { first, last } => {
@@ -209,6 +230,9 @@ impl Conversation for Viewing {
     }
 
     fn closed(&mut self, _now: Timestamp) {
+        if let Some(identity) = self.identity.take() {
+            self.shared.identities.leave(&identity, &self.bell);
+        }
         if let Some(watch) = self.watch.take() {
             watch.log.unsubscribe(&self.bell);
             self.shared.leave(&watch);

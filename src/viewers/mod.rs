@@ -4,6 +4,7 @@
 //! the pure `results::Viewer`; all conversations about one campaign share a [`watch::Watch`].
 
 mod conversation;
+mod identity;
 mod reaper;
 mod select;
 mod ticker;
@@ -18,10 +19,11 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Auth;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, Timestamp};
-use crate::results::{CampaignId, Claim};
+use crate::results::{CampaignId, Claim, Ended, Ending};
 use crate::store::Store;
 use crate::transport::{Application, Opened};
 use conversation::Viewing;
+use identity::Identities;
 use watch::Watch;
 
 /// What the viewers' face needs of the rest.
@@ -38,6 +40,7 @@ pub(crate) struct Shared {
     /// By campaign and epoch: after a store failover that lost answers, the viewers from before go on with their log,
     /// and who comes later gets another.
     watches: DashMap<(CampaignId, u64), Arc<Watch>>,
+    identities: Identities,
     /// Owns every task that a conversation starts.
     tasks: TaskTracker,
 }
@@ -52,7 +55,8 @@ impl Viewers {
         clock: Clock,
         node: String,
     ) -> Self {
-        let (watches, tasks) = (DashMap::new(), TaskTracker::new());
+        let (watches, identities) = (DashMap::new(), Identities::default());
+        let tasks = TaskTracker::new();
         Self(Arc::new(Shared {
             store,
             catalog,
@@ -60,13 +64,20 @@ impl Viewers {
             clock,
             node,
             watches,
+            identities,
             tasks,
         }))
     }
 
-    /// Counts hosts, renews claims and ends what is due, for ever.
+    /// Counts hosts, renews claims, ends what is due, and looks people up again, for ever.
     pub async fn run(&self) {
-        tokio::join!(ticker::run(&self.0), reaper::run(&self.0));
+        let shared = &self.0;
+        tokio::join!(
+            ticker::run(shared),
+            ticker::follow_endings(shared),
+            reaper::run(shared),
+            identity::run(shared)
+        );
     }
 
     /// Gives every claim back and waits for what is under way; call it when the sessions are closed.
@@ -114,13 +125,24 @@ impl Shared {
             .remove_if(&watch.key(), |_, watch| !watch.is_watched());
     }
 
-    /// Claims the campaign for this node, or renews the claim. Says whether the campaign has ended.
-    async fn claim(&self, watch: &Watch) -> Result<bool, crate::store::StoreError> {
+    /// An ending as viewers are told.
+    fn ended(&self, ending: Ending) -> Ended {
+        let user = ending.stopped_by();
+        let user = user.and_then(|id| self.catalog.read().users.get(&id).cloned());
+        Ended::new(ending, user.map(|(user, _)| user.email.clone()))
+    }
+
+    /// Claims the campaign for this node, or renews the claim. Says how the campaign has ended, if it has.
+    async fn claim(&self, watch: &Watch) -> Result<Option<Ended>, crate::store::StoreError> {
         let _claiming = watch.claiming.lock().await;
         let claim = self
             .store
             .claim(watch.id(), &self.node, self.clock.now())
             .await?;
-        Ok(claim != Claim::Claimed)
+        Ok(match claim {
+            Claim::Claimed => None,
+            Claim::Ended(ending) => Some(self.ended(ending)),
+            Claim::Unknown => Some(Ended::unknown()),
+        })
     }
 }

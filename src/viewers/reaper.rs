@@ -40,7 +40,8 @@ fn tell(shared: &Shared, reaped: Reaped) {
                 .map(|entry| Arc::clone(&entry))
                 .collect();
             for watch in watches {
-                watch.look(&shared.catalog, true, shared.clock.now());
+                let ended = Some(shared.ended(ending));
+                watch.look(&shared.catalog, ended, shared.clock.now());
             }
         }
         Reaped::Forgotten(id) => tracing::debug!(campaign = %id, "results forgotten"),

@@ -8,7 +8,7 @@ use super::Shared;
 use super::watch::Watch;
 use crate::auth::Actor;
 use crate::bell::Bell;
-use crate::results::{Campaign, Selection, Seq, Status};
+use crate::results::{Campaign, Ended, Selection, Seq, Status, StreamError};
 use crate::store::{CampaignLog, StoreError};
 
 /// How long a place in the log that is not here yet is waited for: what another node has appended is here within a
@@ -19,8 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a task found out, for the conversation to pick up when it is asked next.
 pub(super) enum Found {
-    Authenticated(Option<Actor>),
-    Selected(Result<Selected, String>),
+    Authenticated(Result<Actor, StreamError>),
+    Selected(Result<Selected, StreamError>),
 }
 
 /// A place among a campaign's viewers. Dropped without being taken (the client left meanwhile), it is given back.
@@ -54,10 +54,16 @@ impl Drop for Selected {
 
 /// A token that this node does not know may have been made on another one a moment ago.
 pub(super) async fn authenticate_late(shared: Arc<Shared>, token: String) -> Found {
-    if let Err(error) = shared.catalog.catch_up().await {
-        tracing::warn!(%error, "a viewer's token could not be looked up");
-    }
-    Found::Authenticated(shared.auth.authenticate(&token, shared.clock.now()))
+    let caught_up = shared.catalog.catch_up().await;
+    let actor = shared.auth.authenticate(&token, shared.clock.now());
+    Found::Authenticated(match (actor, caught_up) {
+        (Some(actor), _) => Ok(actor),
+        (None, Ok(())) => Err(StreamError::unauthorized()),
+        (None, Err(error)) => {
+            tracing::warn!(%error, "a viewer's token could not be looked up");
+            Err(StreamError::cannot_authenticate())
+        }
+    })
 }
 
 /// Opens the campaign for this viewer.
@@ -75,20 +81,19 @@ async fn open(
     actor: &Actor,
     selection: Selection,
     bell: Bell,
-) -> Result<Selected, String> {
+) -> Result<Selected, StreamError> {
     let id = selection.campaign;
     let unreadable = |error: crate::store::StoreError| {
         tracing::warn!(campaign = %id, %error, "a viewer could not open the campaign");
-        // The trailing space is the original's (spec fleet-live-query, 1.6).
-        format!("error getting campaign reader: cannot open read channel for campaign {id} ")
+        StreamError::cannot_open(id)
     };
     let campaign = shared.store.campaign(id).await.map_err(unreadable)?;
-    let campaign = campaign.ok_or_else(|| format!("cannot find campaign for ID {id}"))?;
-    admit(actor, &campaign)?;
+    // Which campaigns there are is nobody's business who may not watch them.
+    let campaign = campaign.filter(|campaign| actor.may_watch(campaign));
+    let campaign = campaign.ok_or_else(|| StreamError::campaign_not_found(id))?;
+    audit(actor, &campaign);
     if campaign.is_cancelled() {
-        return Err(format!(
-            "campaign {id} was cancelled: nobody watched it within 60 seconds"
-        ));
+        return Err(StreamError::campaign_cancelled(id));
     }
     let log = place(shared, &campaign, selection)
         .await
@@ -96,7 +101,9 @@ async fn open(
     let now = shared.clock.now();
     let watch = {
         let key = (id, log.epoch());
-        let make = || Arc::new(Watch::new(&campaign, log, key.1, &shared.catalog, now));
+        let ended = campaign.ended.map(|(_, ending)| shared.ended(ending));
+        let count = (&*shared.catalog, now);
+        let make = || Arc::new(Watch::new(&campaign, log, key.1, ended, count));
         let entry = shared.watches.entry(key).or_insert_with(make);
         // Counted under the table's lock: the last viewer of before cannot take the watch out in between.
         entry.viewers.fetch_add(1, Ordering::AcqRel);
@@ -110,9 +117,9 @@ async fn open(
         taken: false,
     };
     if campaign.status != Status::Complete
-        && shared.claim(selected.watch()).await.map_err(unreadable)?
+        && let Some(ended) = shared.claim(selected.watch()).await.map_err(unreadable)?
     {
-        return after_the_end(shared, selected).await;
+        return after_the_end(shared, selected, ended).await;
     }
     Ok(selected)
 }
@@ -123,15 +130,13 @@ async fn place(
     shared: &Shared,
     campaign: &Campaign,
     selection: Selection,
-) -> Result<Result<Arc<CampaignLog>, String>, StoreError> {
+) -> Result<Result<Arc<CampaignLog>, StreamError>, StoreError> {
     let (id, after) = (selection.campaign, selection.after);
     let other_epoch = selection.epoch.is_some_and(|epoch| epoch != campaign.epoch);
     let give_up = tokio::time::Instant::now() + ARRIVE_WITHIN;
     loop {
         let Some(log) = shared.store.follow(id).await? else {
-            return Ok(Err(format!(
-                "the results of campaign {id} are no longer kept"
-            )));
+            return Ok(Err(StreamError::results_gone(id)));
         };
         let is_late = tokio::time::Instant::now() >= give_up;
         let same_epoch = log.epoch() == campaign.epoch;
@@ -139,38 +144,33 @@ async fn place(
             return Ok(Ok(log));
         }
         if other_epoch || is_late {
-            return Ok(Err(format!(
-                "cannot resume campaign {id} after {after}: its log ends before"
-            )));
+            return Ok(Err(StreamError::cannot_resume(id, after)));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
 /// The campaign ended between the look and the claim.
-async fn after_the_end(shared: &Arc<Shared>, selected: Selected) -> Result<Selected, String> {
+async fn after_the_end(
+    shared: &Shared,
+    selected: Selected,
+    ended: Ended,
+) -> Result<Selected, StreamError> {
     let id = selected.watch().id();
     let campaign = shared.store.campaign(id).await.ok().flatten();
     if campaign.is_none_or(|campaign| campaign.is_cancelled()) {
-        return Err(format!(
-            "campaign {id} was cancelled: nobody watched it within 60 seconds"
-        ));
+        return Err(StreamError::campaign_cancelled(id));
     }
-    selected
-        .watch()
-        .look(&shared.catalog, true, shared.clock.now());
+    let now = shared.clock.now();
+    selected.watch().look(&shared.catalog, Some(ended), now);
     Ok(selected)
 }
 
-/// Who may watch: whoever started it, and global admins unless a setting says otherwise; those are audited.
-fn admit(actor: &Actor, campaign: &Campaign) -> Result<(), String> {
-    if !actor.may_watch(campaign) {
-        return Err("forbidden".to_owned());
-    }
+/// Admins who watch what is not theirs leave a trace.
+fn audit(actor: &Actor, campaign: &Campaign) {
     if actor.user.id != campaign.question.user_id {
         tracing::info!(
             target: "audit", user = %actor.user.id, campaign = %campaign.id, "an admin watches another's campaign"
         );
     }
-    Ok(())
 }

@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use super::Shared;
 use super::watch::Watch;
+use crate::results::Ended;
 use crate::store::StoreError;
 
 /// The cadence of `totals` and `status` (spec fleet-live-query, 1.8), and of renewing claims.
@@ -44,15 +45,36 @@ async fn tick(shared: &Shared, watch: &Watch) {
             if !watch.troubled.swap(true, Ordering::Relaxed) {
                 tracing::warn!(campaign = %watch.id(), %error, "the claim could not be renewed");
             }
-            false
+            None
         }
     };
     watch.look(&shared.catalog, ended, shared.clock.now());
 }
 
-async fn ended(shared: &Shared, watch: &Watch) -> Result<bool, StoreError> {
-    if watch.tick().ended || !watch.is_watched() {
-        return Ok(watch.tick().ended);
+/// How the campaign has ended, if that is news.
+async fn ended(shared: &Shared, watch: &Watch) -> Result<Option<Ended>, StoreError> {
+    if watch.has_ended() || !watch.is_watched() {
+        return Ok(None);
     }
     shared.claim(watch).await
+}
+
+/// Looks at once at campaigns that agents are not given any more, so that viewers hear of an end without waiting for
+/// a tick.
+pub(super) async fn follow_endings(shared: &Arc<Shared>) {
+    let active = shared.store.active();
+    loop {
+        active.removed().await;
+        let gone = |watch: &Watch| !watch.has_ended() && active.get(watch.id()).is_none();
+        let watches: Vec<Arc<Watch>> = shared
+            .watches
+            .iter()
+            .filter(|entry| gone(entry.value()))
+            .map(|entry| Arc::clone(&entry))
+            .collect();
+        let looks = watches.iter().map(|watch| tick(shared, watch));
+        stream::iter(looks)
+            .for_each_concurrent(AT_ONCE, |look| look)
+            .await;
+    }
 }

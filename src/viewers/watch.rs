@@ -1,13 +1,14 @@
 //! A campaign that viewers of this node watch: one log, one count of hosts, one claim for all of them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use roaring::RoaringBitmap;
 
+use crate::auth::Actor;
 use crate::catalog::Catalog;
 use crate::clock::Timestamp;
-use crate::results::{Campaign, CampaignId, Seq, Status, Tick, Totals};
+use crate::results::{Campaign, CampaignId, Ended, Seq, TeamId, Tick, Totals, UserId};
 use crate::store::{CampaignLog, Store};
 
 /// Bytes of bodies read back from the store at once when a viewer needs what memory no longer has: some blocks of the
@@ -19,6 +20,9 @@ const RECALL_BYTES: usize = 512 * 1024;
 pub(super) struct Watch {
     pub(super) log: Arc<CampaignLog>,
     targets: Arc<RoaringBitmap>,
+    /// Who asked, and the teams of the hosts that were asked: who may watch is decided by both.
+    maker: UserId,
+    teams: Box<[Option<TeamId>]>,
     /// The log's epoch when the first viewer came.
     epoch: u64,
     tick: Mutex<Tick>,
@@ -39,13 +43,15 @@ impl Watch {
         campaign: &Campaign,
         log: Arc<CampaignLog>,
         epoch: u64,
-        catalog: &Catalog,
-        now: Timestamp,
+        ended: Option<Ended>,
+        (catalog, now): (&Catalog, Timestamp),
     ) -> Self {
         let watch = Self {
             log,
             epoch,
             targets: Arc::clone(&campaign.question.targets),
+            maker: campaign.question.user_id,
+            teams: campaign.question.teams.as_slice().into(),
             tick: Mutex::default(),
             tick_number: AtomicU64::new(0),
             viewers: AtomicUsize::new(0),
@@ -54,7 +60,7 @@ impl Watch {
             gone: AtomicU64::new(0),
             troubled: AtomicBool::new(false),
         };
-        watch.look(catalog, campaign.status == Status::Complete, now);
+        watch.look(catalog, ended, now);
         watch
     }
 
@@ -72,7 +78,28 @@ impl Watch {
     }
 
     pub(super) fn tick(&self) -> Tick {
-        *self.tick.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tick> {
+        self.tick.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether viewers have been told that the campaign is over.
+    pub(super) fn has_ended(&self) -> bool {
+        self.lock().ended.is_some()
+    }
+
+    /// Whether somebody may go on watching.
+    pub(super) fn allows(&self, actor: &Actor) -> bool {
+        actor.may_read(self.maker, &self.teams)
+    }
+
+    /// Has every viewer look at the tick again when it gets its turn, though nothing has been counted.
+    pub(super) fn renumber(&self) {
+        let mut tick = self.lock();
+        tick.number += 1;
+        self.tick_number.store(tick.number, Ordering::Release);
     }
 
     pub(super) fn tick_number(&self) -> u64 {
@@ -80,7 +107,7 @@ impl Watch {
     }
 
     /// Counts the hosts anew and wakes the viewers; each tells its client what has changed.
-    pub(super) fn look(&self, catalog: &Catalog, ended: bool, now: Timestamp) {
+    pub(super) fn look(&self, catalog: &Catalog, ended: Option<Ended>, now: Timestamp) {
         let counts = catalog.presence().count(&self.targets, now);
         let totals = Totals {
             count: counts.total,
@@ -89,11 +116,11 @@ impl Watch {
             missing_in_action: counts.missing_in_action,
             epoch: self.log.epoch(),
         };
-        let mut tick = self.tick.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tick = self.lock();
         *tick = Tick {
             number: tick.number + 1,
             totals,
-            ended: ended || tick.ended,
+            ended: tick.ended.take().or_else(|| ended.map(Arc::new)),
         };
         self.tick_number.store(tick.number, Ordering::Release);
         drop(tick);

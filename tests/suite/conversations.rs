@@ -62,6 +62,7 @@ impl Stage {
             user_id: UserId(1),
             sql: "select 1".to_owned(),
             targets: Arc::new((1..=HOSTS).collect()),
+            teams: Vec::new(),
         };
         let campaign = store.create(question, START).await.unwrap();
         Self {

@@ -72,6 +72,7 @@ async fn campaign(store: &EmbeddedStore) -> (CampaignId, u32) {
         user_id: UserId(1),
         sql: "SELECT 1".into(),
         targets: Arc::new(targets),
+        teams: Vec::new(),
     };
     let id = store.create(question, NOW).await.unwrap().id;
     told(&format!("campaign {id}"));

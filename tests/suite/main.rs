@@ -32,6 +32,7 @@ mod migrate;
 mod readme;
 mod redis;
 mod redis_server;
+mod rights;
 mod sockjs;
 mod viewer;
 mod websocket;

@@ -7,7 +7,7 @@ use super::number::Number;
 use super::object::object_or_default;
 use super::time::{Rfc3339, ZERO};
 use crate::catalog::presence::Counts;
-use crate::results::{Campaign, CampaignId, Ending, QueryId, Status, UserId};
+use crate::results::{Campaign, CampaignId, QueryId, Status, UserId};
 
 /// A campaign just made, to the letter of Fleet's answer: the counts have capitals, and the moments are Go's zero.
 #[derive(Serialize)]
@@ -118,7 +118,9 @@ pub(crate) struct CampaignOut<'a> {
     status: u8,
     state: Status,
     ended_at: Option<Rfc3339>,
-    ending: Option<Ending>,
+    ending: Option<&'static str>,
+    /// Who stopped it.
+    stopped_by: Option<UserId>,
     targets_count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     counts: Option<Value>,
@@ -142,7 +144,8 @@ impl<'a> CampaignOut<'a> {
             status: campaign.status.number(),
             state: campaign.status,
             ended_at: ended,
-            ending: campaign.ended.map(|(_, ending)| ending),
+            ending: campaign.ended.map(|(_, ending)| ending.reason()),
+            stopped_by: campaign.ended.and_then(|(_, ending)| ending.stopped_by()),
             targets_count: question.targets.len(),
             counts,
         }

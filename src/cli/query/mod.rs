@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::tls::Trust;
 use output::Output;
 use rest::Rest;
-use stream::Stream;
+use stream::{Place, Stream};
 
 /// All hosts that were asked (with `--exit`: that are online) have answered.
 const DONE: u8 = 0;
@@ -108,15 +108,15 @@ async fn watch(query: &Query, output: &mut Output) -> anyhow::Result<()> {
     let rest = Rest::new(&query.url, &query.token, &query.trust())?;
     let campaign = rest.start(query).await?;
     let mut broken_since: Option<Instant> = None;
-    let mut seen = 0;
+    let mut place = Place::default();
     loop {
-        let before = seen;
-        let ended = read(query, campaign, output, &mut seen).await;
+        let before = place.seq;
+        let ended = read(query, campaign, output, &mut place).await;
         match ended {
             Ok(()) => return Ok(()),
             Err(Interrupted::Refused(text)) => anyhow::bail!("campaign {campaign}: {text}"),
             Err(Interrupted::Broken(error)) => {
-                if seen > before {
+                if place.seq > before {
                     broken_since = None;
                 }
                 let since = *broken_since.get_or_insert_with(Instant::now);
@@ -143,29 +143,30 @@ impl From<anyhow::Error> for Interrupted {
     }
 }
 
-/// Reads until enough hosts have answered. `seen` is the last position in the log, from which a broken
-/// connection is resumed.
+/// Reads until enough hosts have answered. A broken connection is resumed at `place`.
 async fn read(
     query: &Query,
     campaign: u64,
     output: &mut Output,
-    seen: &mut u64,
+    place: &mut Place,
 ) -> Result<(), Interrupted> {
     let mut stream = Stream::open(&query.url, &query.trust()).await?;
-    stream.select(&query.token, campaign, *seen).await?;
+    stream.select(&query.token, campaign, *place).await?;
     loop {
         let message = stream.next().await?;
-        match message.r#type.as_str() {
-            "totals" => output.totals(&message.data)?,
-            "result" => {
-                *seen = output.result(&message.data)?.unwrap_or(*seen + 1);
+        if let Some(error) = message.error {
+            if error.is_final {
+                return Err(Interrupted::Refused(error.text));
             }
-            "error" => {
-                let text = message.data.as_str().unwrap_or("error").to_owned();
-                if stream.closes_after_error(&text) {
-                    return Err(Interrupted::Refused(text));
-                }
-                output.complain(&text);
+            output.complain(error.text.trim_end());
+        }
+        match message.r#type.as_str() {
+            "totals" => {
+                place.epoch = message.data["epoch"].as_u64();
+                output.totals(&message.data)?;
+            }
+            "result" => {
+                place.seq = output.result(&message.data)?.unwrap_or(place.seq + 1);
             }
             _ => {}
         }

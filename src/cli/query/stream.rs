@@ -15,6 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::cli::tls::{self, Trust};
+use crate::results::StreamError;
 
 /// Plain or encrypted.
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -27,6 +28,18 @@ pub(super) struct Said {
     pub(super) r#type: String,
     #[serde(default)]
     pub(super) data: Value,
+    /// Set in messages of type `error`.
+    #[serde(skip)]
+    pub(super) error: Option<StreamError>,
+}
+
+/// How far a viewer has come in a campaign's log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    /// The last position that it has.
+    pub(super) seq: u64,
+    /// The epoch of that position, if the broker has told one.
+    pub(super) epoch: Option<u64>,
 }
 
 /// An open connection.
@@ -70,10 +83,14 @@ impl Stream {
         &mut self,
         token: &str,
         campaign: u64,
-        after: u64,
+        place: Place,
     ) -> anyhow::Result<()> {
         let auth = json!({ "type": "auth", "data": { "token": token } });
-        let select = json!({ "type": "select_campaign", "data": { "campaign_id": campaign, "after": after } });
+        let mut data = json!({ "campaign_id": campaign, "after": place.seq });
+        if let Some(epoch) = place.epoch {
+            data["epoch"] = epoch.into();
+        }
+        let select = json!({ "type": "select_campaign", "data": data });
         self.0.feed(Message::text(auth.to_string())).await?;
         self.0.feed(Message::text(select.to_string())).await?;
         Ok(self.0.flush().await?)
@@ -87,16 +104,17 @@ impl Stream {
                 .await
                 .context("the broker closed the connection")??;
             match message {
-                Message::Text(text) => return Ok(serde_json::from_str(&text)?),
+                Message::Text(text) => {
+                    let mut said: Said = serde_json::from_str(&text)?;
+                    if said.r#type == "error" {
+                        said.error = Some(serde_json::from_str(&text)?);
+                    }
+                    return Ok(said);
+                }
                 Message::Close(_) => anyhow::bail!("the broker closed the connection"),
                 _ => {}
             }
         }
-    }
-
-    /// Whether an error of the broker is its last word; the others are told in passing.
-    pub(super) fn closes_after_error(&self, text: &str) -> bool {
-        !text.starts_with("the result store does not answer")
     }
 
     pub(super) async fn close(&mut self) {

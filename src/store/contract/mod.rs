@@ -125,6 +125,7 @@ fn question(hosts: impl IntoIterator<Item = u32>) -> Question {
         user_id: UserId(3),
         sql: "SELECT * FROM uptime".into(),
         targets: Arc::new(RoaringBitmap::from_iter(hosts)),
+        teams: Vec::new(),
     }
 }
 

@@ -11,7 +11,7 @@ use super::catalog;
 use super::faults::{int, number};
 use crate::clock::Timestamp;
 use crate::results::{
-    Campaign, CampaignId, Ending, Progress, QueryId, Question, Seq, Status, UserId,
+    Campaign, CampaignId, Ending, Progress, QueryId, Question, Seq, Status, TeamId, UserId,
 };
 
 /// At most so many campaigns whose results are forgotten are still listed,
@@ -28,6 +28,8 @@ struct StoredQuestion {
     query_name: Option<String>,
     user_id: UserId,
     sql: String,
+    #[serde(default)]
+    teams: Vec<Option<TeamId>>,
 }
 
 /// Where a campaign stands, as it is written to its row.
@@ -48,6 +50,7 @@ pub(super) fn insert(db: &Connection, question: &Question, now: Timestamp) -> Re
         query_name: question.query_name.clone(),
         user_id: question.user_id,
         sql: question.sql.clone(),
+        teams: question.teams.clone(),
     };
     let mut insert = db.prepare_cached(
         "INSERT INTO campaigns (id, created_at, status, question, targets) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -157,6 +160,7 @@ fn campaign(row: &Row<'_>) -> Result<Campaign> {
             user_id: stored.user_id,
             sql: stored.sql,
             targets: Arc::new(bitmap(row, 7)?),
+            teams: stored.teams,
         },
         created_at: Timestamp(number(row.get(1)?)),
         status: from_word(2, row.get_ref(2)?.as_str()?)?,

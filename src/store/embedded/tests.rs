@@ -82,6 +82,7 @@ async fn created(store: &EmbeddedStore, hosts: u32) -> Campaign {
         user_id: crate::results::UserId(1),
         sql: "SELECT 1".into(),
         targets: Arc::new((1..=hosts).collect()),
+        teams: Vec::new(),
     };
     store.create(question, START).await.unwrap()
 }

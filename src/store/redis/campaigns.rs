@@ -12,7 +12,8 @@ use super::reply::{list, natural, number, text, unexpected};
 use super::{Core, lock, millis, scripts};
 use crate::clock::Timestamp;
 use crate::results::{
-    Campaign, CampaignId, Ending, HandOut, HostId, Progress, QueryId, Question, Status, UserId,
+    Campaign, CampaignId, Ending, HandOut, HostId, Progress, QueryId, Question, Status, TeamId,
+    UserId,
 };
 use crate::store::{ActiveCampaign, StoreError};
 
@@ -24,8 +25,9 @@ const NUMBERS_TRIED: usize = 256;
 const TAKE_BACKS_MAX: usize = 65_536;
 
 /// The fields of a campaign's hash that tell what it is.
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "status", "created", "ended", "ending", "sql", "query", "user", "name", "epoch", "small",
+    "teams",
 ];
 
 impl Core {
@@ -80,6 +82,7 @@ impl Core {
         cmd.arg(&question.sql).arg(question.query_id.0);
         cmd.arg(question.user_id.0);
         cmd.arg(name.map(|name| format!("={name}")).unwrap_or_default());
+        cmd.arg(write_teams(&question.teams));
         if small {
             for host in question.targets.iter() {
                 cmd.arg(host);
@@ -283,7 +286,20 @@ fn read_campaign(
     meta: &[Value],
     targets: Arc<RoaringBitmap>,
 ) -> Option<Campaign> {
-    let [status, _, ended, ending, sql, query, user, name, epoch, _] = meta else {
+    let [
+        status,
+        _,
+        ended,
+        ending,
+        sql,
+        query,
+        user,
+        name,
+        epoch,
+        _,
+        teams,
+    ] = meta
+    else {
         return None;
     };
     let status = match text(status)? {
@@ -292,7 +308,7 @@ fn read_campaign(
         _ => Status::Complete,
     };
     let ended = match natural(ended) {
-        Some(at) => Some((Timestamp(at), ending_of(text(ending)?)?)),
+        Some(at) => Some((Timestamp(at), Ending::from_stored(text(ending)?)?)),
         None => None,
     };
     Some(Campaign {
@@ -303,6 +319,7 @@ fn read_campaign(
             user_id: UserId(u32::try_from(natural(user)?).ok()?),
             sql: text(sql)?.to_owned(),
             targets,
+            teams: text(teams).map(read_teams).unwrap_or_default(),
         },
         created_at,
         status,
@@ -311,24 +328,16 @@ fn read_campaign(
     })
 }
 
-/// The stored names of endings.
-pub(super) const fn ending_name(ending: Ending) -> &'static str {
-    match ending {
-        Ending::Unclaimed => "unclaimed",
-        Ending::Unwatched => "unwatched",
-        Ending::Stopped => "stopped",
-        Ending::Expired => "expired",
-    }
+/// Numbers with commas between them; 0 stands for hosts without a team.
+fn write_teams(teams: &[Option<TeamId>]) -> String {
+    let numbers = teams.iter().map(|team| team.map_or(0, |team| team.0));
+    let numbers: Vec<String> = numbers.map(|number| number.to_string()).collect();
+    numbers.join(",")
 }
 
-/// The ending of a stored name.
-pub(super) fn ending_of(name: &str) -> Option<Ending> {
-    [
-        Ending::Unclaimed,
-        Ending::Unwatched,
-        Ending::Stopped,
-        Ending::Expired,
-    ]
-    .into_iter()
-    .find(|ending| ending_name(*ending) == name)
+fn read_teams(text: &str) -> Vec<Option<TeamId>> {
+    let numbers = text.split(',').filter_map(|number| number.parse().ok());
+    numbers
+        .map(|number| (number > 0).then_some(TeamId(number)))
+        .collect()
 }

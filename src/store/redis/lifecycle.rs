@@ -1,6 +1,5 @@
 //! Claims, endings and the reaper: each transition is a compare-and-set in one script, so exactly one node makes it.
 
-use super::campaigns::{ending_name, ending_of};
 use super::reply::{list, natural, text, unexpected};
 use super::{Core, StoreClock, millis, scripts};
 use crate::clock::Timestamp;
@@ -42,7 +41,7 @@ impl Core {
             }
             Some("U") => Ok(Claim::Unknown),
             Some("E") => {
-                let ending = reply.get(1).and_then(text).and_then(ending_of);
+                let ending = reply.get(1).and_then(text).and_then(Ending::from_stored);
                 let ending = ending.ok_or_else(|| unexpected("a claim"))?;
                 Ok(Claim::Ended(ending))
             }
@@ -83,7 +82,7 @@ impl Core {
     ) -> Result<bool, StoreError> {
         let keys = self.keys.campaign(id);
         let mut cmd = scripts::END.call(&keys.all());
-        cmd.arg(self.time(now)).arg(ending_name(ending));
+        cmd.arg(self.time(now)).arg(String::from(ending));
         cmd.arg(self.kept_ms());
         let Some(ended) = natural(&self.run_safely(&scripts::END, &cmd).await?) else {
             return Ok(false);
@@ -191,7 +190,7 @@ impl Core {
             (Some("C"), Some(at)) => Ok((Found::Over(at), None)),
             (Some("E"), Some(at)) => {
                 self.retire(id);
-                let ending = reply.get(2).and_then(text).and_then(ending_of);
+                let ending = reply.get(2).and_then(text).and_then(Ending::from_stored);
                 let ending = ending.ok_or_else(|| unexpected("the reaper"))?;
                 let forgotten = at + millis(rules.retention);
                 Ok((Found::Over(forgotten), Some(Reaped::Ended(id, ending))))

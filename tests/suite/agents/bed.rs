@@ -217,6 +217,7 @@ impl Bed {
             user_id: Default::default(),
             sql: sql.to_owned(),
             targets: Arc::new(hosts.iter().map(|host| host.0).collect()),
+            teams: Vec::new(),
         };
         self.store
             .create(question, self.clock.now())

@@ -41,6 +41,7 @@ pub fn question(hosts: std::ops::RangeInclusive<u32>) -> Question {
         user_id: UserId(1),
         sql: "select 1".to_owned(),
         targets: Arc::new(hosts.collect()),
+        teams: Vec::new(),
     }
 }
 
