@@ -13,7 +13,9 @@ use crate::auth::Actor;
 use crate::clock::Timestamp;
 use crate::results::{Campaign, CampaignId};
 
-/// Parameters after `?` beyond so many are not looked at.
+/// The parameter that asks for a dry run; every route that changes something knows it.
+pub(super) const DRY_RUN: &str = "dry_run";
+/// More parameters after `?` are refused: one that is not looked at may be the one that counts.
 const QUERY_PARAMETERS_MAX: usize = 100;
 
 /// A path's parameters by name, decoded.
@@ -96,6 +98,24 @@ impl Call {
         Some(value.1.as_str()).filter(|value| !value.is_empty())
     }
 
+    /// Whether the request is to be tried only.
+    ///
+    /// # Errors
+    /// 400 for what does not clearly say so or not: nothing may be changed by mistake.
+    pub(super) fn is_dry_run(&self) -> Result<bool, ApiError> {
+        let Some((_, text)) = self.query.iter().find(|(key, _)| key == DRY_RUN) else {
+            return Ok(false);
+        };
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "t" | "1" => Ok(true),
+            "false" | "f" | "0" => Ok(false),
+            _ => {
+                let reason = format!("{DRY_RUN} must be true or false, and is {text:?}");
+                Err(ApiError::BadRequest(reason))
+            }
+        }
+    }
+
     /// A number after `?`.
     ///
     /// # Errors
@@ -160,16 +180,20 @@ pub(super) fn object(json: &[u8]) -> Result<(), ApiError> {
 }
 
 /// Splits what stands after `?`. Broken escapes stay as they are; bytes that are no UTF-8 are replaced.
-#[must_use]
-pub(super) fn parse_query(raw: &str) -> Vec<(String, String)> {
+///
+/// # Errors
+/// 400 for more parameters than any request of ours has.
+pub(super) fn parse_query(raw: &str) -> Result<Vec<(String, String)>, ApiError> {
     let pairs = raw.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .take(QUERY_PARAMETERS_MAX)
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode_form(key), decode_form(value))
-        })
-        .collect()
+    if pairs.clone().nth(QUERY_PARAMETERS_MAX).is_some() {
+        let reason = format!("must not have more than {QUERY_PARAMETERS_MAX} parameters");
+        return Err(ApiError::BadRequest(reason));
+    }
+    let pairs = pairs.map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode_form(key), decode_form(value))
+    });
+    Ok(pairs.collect())
 }
 
 fn decode_form(text: &str) -> String {
@@ -185,7 +209,7 @@ mod tests {
         Call {
             actor: None,
             params: vec![("id", id.to_owned())],
-            query: parse_query(query),
+            query: parse_query(query).unwrap(),
             body: Bytes::new(),
             now: Timestamp(0),
             address: IpAddr::from([127, 0, 0, 1]),

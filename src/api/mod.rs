@@ -35,6 +35,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Auth;
@@ -98,9 +99,13 @@ pub struct Parts {
 pub struct Api {
     parts: Parts,
     settings: Settings,
-    campaigns: Rate<UserId>,
+    campaigns: Arc<Rate<UserId>>,
+    /// Whether nothing that is done counts: the request asks for a dry run.
+    is_rehearsal: bool,
+    /// Dry runs one at a time: each copies the catalog.
+    rehearsals: Arc<Semaphore>,
     table: Vec<&'static [Route]>,
-    docs: Docs,
+    docs: Arc<Docs>,
 }
 
 impl Api {
@@ -111,9 +116,36 @@ impl Api {
         Arc::new(Self {
             parts,
             settings,
-            campaigns,
-            docs: Docs::of(&table()),
+            campaigns: Arc::new(campaigns),
+            is_rehearsal: false,
+            rehearsals: Arc::new(Semaphore::new(1)),
+            docs: Arc::new(Docs::of(&table())),
             table: table(),
+        })
+    }
+
+    /// The same over a copy of the catalog, where everything is done as it would be and nothing is kept.
+    fn rehearsal(&self) -> Arc<Self> {
+        let (catalog, store) = self.parts.catalog.rehearsal();
+        let catalog = Arc::new(catalog);
+        let parts = &self.parts;
+        let parts = Parts {
+            auth: Arc::new(parts.auth.over(Arc::clone(&catalog))),
+            catalog,
+            store,
+            clock: parts.clock.clone(),
+            proxies: parts.proxies.clone(),
+            tasks: parts.tasks.clone(),
+            node: parts.node.clone(),
+        };
+        Arc::new(Self {
+            parts,
+            settings: self.settings.clone(),
+            campaigns: Arc::clone(&self.campaigns),
+            is_rehearsal: true,
+            rehearsals: Arc::clone(&self.rehearsals),
+            table: self.table.clone(),
+            docs: Arc::clone(&self.docs),
         })
     }
 

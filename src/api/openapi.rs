@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::call::DRY_RUN;
 use super::route::{Access, Route};
 use super::serve::VERSIONS;
 use super::shape;
@@ -198,7 +199,15 @@ fn parameters(route: &Route, template: &str) -> Vec<Value> {
         let (name, words) = asked.split_once(": ").unwrap_or((asked, ""));
         json!({"name": name, "in": "query", "schema": asked_schema(name, words)})
     });
-    in_path.chain(asked).collect()
+    let dry_run = route.changes().then(|| {
+        json!({
+            "name": DRY_RUN,
+            "in": "query",
+            "description": "Whether to check and answer only, and to change nothing.",
+            "schema": {"type": "boolean"},
+        })
+    });
+    in_path.chain(asked).chain(dry_run).collect()
 }
 
 /// What may stand after `?` under a name. Fleet's clients send empty values for what they do not ask.

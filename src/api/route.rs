@@ -83,6 +83,11 @@ impl Route {
         }
     }
 
+    /// Whether serving it changes anything; else a dry run is no different.
+    pub(super) fn changes(&self) -> bool {
+        self.method != "GET" || self.limited
+    }
+
     /// A row for GET.
     pub(super) const fn get(path: &'static str, access: Access, handler: Handler) -> Self {
         Self::new("GET", path, access, handler)

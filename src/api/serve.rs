@@ -13,7 +13,7 @@ use warp::path::FullPath;
 use warp::reply::Response;
 
 use super::Api;
-use super::call::{Call, Params, parse_query};
+use super::call::{Call, DRY_RUN, Params, parse_query};
 use super::error::ApiError;
 use super::reply::Reply;
 use super::route::{Access, Found, Route, find};
@@ -139,7 +139,7 @@ where
         _ => &api.settings.body,
     };
     let body = body::read(&head.headers, stream, limits).await?;
-    let query = parse_query(&head.query);
+    let query = parse_query(&head.query)?;
     once_each(route, &query)?;
     let call = Call {
         actor,
@@ -149,12 +149,20 @@ where
         now,
         address: client(&api, &head),
     };
+    if call.is_dry_run()? && route.changes() {
+        // Held until the answer is there.
+        let _turn = api.rehearsals.acquire().await;
+        let real = Arc::clone(&api);
+        let copy = tokio::task::spawn_blocking(move || real.rehearsal()).await;
+        let copy = copy.map_err(|error| ApiError::Internal(error.to_string()))?;
+        return (route.handler)(copy, call).await;
+    }
     (route.handler)(api, call).await
 }
 
 /// A parameter that a route knows must not stand twice: whoever reads the request would choose another of them.
 fn once_each(route: &Route, query: &[(String, String)]) -> Result<(), ApiError> {
-    for asked in route.asks {
+    for asked in route.asks.iter().chain(&[DRY_RUN]) {
         let name = asked.split(':').next().unwrap_or(asked);
         if query.iter().filter(|(key, _)| key == name).count() > 1 {
             let reason = format!("{name} must not be given twice");

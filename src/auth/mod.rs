@@ -172,8 +172,8 @@ pub struct Login {
 pub struct Auth {
     catalog: Arc<Catalog>,
     settings: Settings,
-    passwords: Passwords,
-    failures: Failures,
+    passwords: Arc<Passwords>,
+    failures: Arc<Failures>,
 }
 
 /// The user of a plan is gone.
@@ -187,14 +187,25 @@ impl Auth {
         Self {
             catalog,
             settings,
-            passwords,
-            failures: Failures::default(),
+            passwords: Arc::new(passwords),
+            failures: Arc::default(),
+        }
+    }
+
+    /// The same over another catalog: failures and hashes are counted together.
+    #[must_use]
+    pub fn over(&self, catalog: Arc<Catalog>) -> Self {
+        Self {
+            catalog,
+            settings: self.settings.clone(),
+            passwords: Arc::clone(&self.passwords),
+            failures: Arc::clone(&self.failures),
         }
     }
 
     /// Hashes and checks passwords.
     #[must_use]
-    pub const fn passwords(&self) -> &Passwords {
+    pub fn passwords(&self) -> &Passwords {
         &self.passwords
     }
 

@@ -9,7 +9,7 @@ use crate::store::Revision;
 const AHEAD_MAX: usize = 1_024;
 
 /// Which commits a view has in it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Applied {
     upto: Revision,
     /// Own commits, applied before one that is still missing.

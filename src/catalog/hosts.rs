@@ -11,7 +11,7 @@ use crate::results::{HostId, LabelId, TeamId};
 use crate::store::Revision;
 
 /// Hosts by number and by everything else they are looked up by.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Hosts {
     by_id: Vec<Option<(Arc<Host>, Revision)>>,
     by_node_key: HashMap<[u8; 32], HostId>,

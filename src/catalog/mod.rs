@@ -16,6 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
+use crate::store::rehearsal::Rehearsal;
 use crate::store::{Change, Committed, Expect, Kind, Revision, Store, StoreError, Stored};
 pub use entity::Entity;
 pub use presence::Presence;
@@ -76,7 +77,7 @@ pub enum CommitError<E> {
 /// The typed view and the way to change it.
 pub struct Catalog {
     state: RwLock<State>,
-    presence: Presence,
+    presence: Arc<Presence>,
     store: Arc<dyn Store>,
     /// See [`Catalog::people`].
     people: watch::Sender<()>,
@@ -90,7 +91,7 @@ impl Catalog {
     pub async fn load(store: Arc<dyn Store>) -> Result<Self, StoreError> {
         let catalog = Self {
             state: RwLock::default(),
-            presence: Presence::default(),
+            presence: Arc::default(),
             store,
             people: watch::Sender::default(),
         };
@@ -103,8 +104,23 @@ impl Catalog {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A copy whose commits go to nobody but itself. Costs about as much memory as the catalog has.
+    #[must_use]
+    pub fn rehearsal(&self) -> (Self, Arc<dyn Store>) {
+        let state = self.read().clone();
+        let store = Rehearsal::new(Arc::clone(&self.store), state.applied.upto());
+        let store: Arc<dyn Store> = Arc::new(store);
+        let copy = Self {
+            state: RwLock::new(state),
+            presence: Arc::clone(&self.presence),
+            store: Arc::clone(&store),
+            people: watch::Sender::default(),
+        };
+        (copy, store)
+    }
+
     /// Who was seen when.
-    pub const fn presence(&self) -> &Presence {
+    pub fn presence(&self) -> &Presence {
         &self.presence
     }
 

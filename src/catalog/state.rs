@@ -22,7 +22,7 @@ const ACTIVITIES_MAX: usize = 10_000;
 pub type Table<K, T> = BTreeMap<K, (Arc<T>, Revision)>;
 
 /// Everything in the catalog. Read it through [`super::Catalog::read`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct State {
     /// Which commits it has in it.
     pub(super) applied: Applied,

@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod error;
 pub mod feed;
 pub mod redis;
+pub mod rehearsal;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

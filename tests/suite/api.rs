@@ -3,6 +3,7 @@
 
 mod campaigns;
 pub mod documented;
+mod dry_run;
 mod errors;
 mod hosts;
 mod precise;
