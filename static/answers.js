@@ -1,4 +1,5 @@
 // The answers' table: all rows in memory, only those in view in the page.
+"use strict";
 
 const ROW_PX = 26;
 const MARGIN_ROWS = 20;
@@ -6,7 +7,7 @@ const MARGIN_ROWS = 20;
 const HEIGHT_MAX_PX = 30_000_000;
 const HIDDEN = new Set(["host_hostname", "host_display_name"]);
 
-export class Answers {
+class Answers {
   constructor(region) {
     this.region = region;
     this.head = region.querySelector("thead");
@@ -17,7 +18,8 @@ export class Answers {
   }
 
   clear() {
-    this.columns = ["host"];
+    // Of the queries. The host that answered stands before them and is none of them, whatever they are called.
+    this.columns = new Map();
     this.rows = [];
     this.view = null;
     this.needle = "";
@@ -28,13 +30,15 @@ export class Answers {
 
   add(host, rows) {
     for (const row of rows) {
-      for (const name of Object.keys(row)) {
-        if (!HIDDEN.has(name) && !this.columns.includes(name)) {
-          this.columns.push(name);
+      const cells = [host];
+      for (const [name, text] of Object.entries(row)) {
+        if (HIDDEN.has(name)) continue;
+        if (!this.columns.has(name)) {
+          this.columns.set(name, this.columns.size + 1);
           this.headStale = true;
         }
+        cells[this.columns.get(name)] = text;
       }
-      const cells = this.columns.map((name, at) => (at === 0 ? host : (row[name] ?? "")));
       this.rows.push(cells);
       if (this.view && matches(cells, this.needle)) this.view.push(cells);
     }
@@ -65,7 +69,8 @@ export class Answers {
   drawHead() {
     this.headStale = false;
     const row = document.createElement("tr");
-    for (const name of this.columns) row.append(cell("th", name));
+    row.append(cell("th", "host"));
+    for (const name of this.columns.keys()) row.append(cell("th", name));
     this.head.replaceChildren(row);
   }
 
@@ -79,7 +84,7 @@ export class Answers {
     const last = Math.min(rows.length, top + inView + MARGIN_ROWS);
     const drawn = rows.slice(first, last).map((cells) => {
       const row = document.createElement("tr");
-      this.columns.forEach((_, at) => row.append(cell("td", cells[at] ?? "")));
+      for (const text of this.filled(cells)) row.append(cell("td", text));
       return row;
     });
     const above = Math.min((first * ROW_PX) / scale, Math.max(0, height - drawn.length * ROW_PX));
@@ -87,9 +92,16 @@ export class Answers {
     this.body.replaceChildren(space(above), ...drawn, space(below));
   }
 
+  // A cell for each column: rows that came before a column was known, and those without it, have none.
+  filled(cells) {
+    return Array.from({ length: this.columns.size + 1 }, (_, at) => cells[at] ?? "");
+  }
+
   csv() {
-    const line = (cells) => this.columns.map((_, at) => quoted(cells[at] ?? "")).join(",");
-    return [line(this.columns), ...this.visible.map(line)].join("\r\n") + "\r\n";
+    const line = (cells) => cells.map(quoted).join(",");
+    // The name is one that the broker reserves, so that no query's column has it.
+    const head = ["host_display_name", ...this.columns.keys()];
+    return [head, ...this.visible.map((cells) => this.filled(cells))].map(line).join("\r\n") + "\r\n";
   }
 }
 
@@ -114,8 +126,8 @@ function space(px) {
   return row;
 }
 
-// A leading = + - @ would be a formula to a spreadsheet.
+// A leading = + - @, wide or not, or what spreadsheets skip before one, would be a formula.
 function quoted(text) {
-  const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  const safe = /^[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(text) ? `'${text}` : text;
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }

@@ -1,20 +1,20 @@
 // The console: log in, ask, and watch answers arrive. It speaks the public API only.
-
-import { Answers } from "./answers.js";
-import { Stream } from "./stream.js";
+"use strict";
 
 const BASE = "/api/latest/fleet";
-const TOKEN_KEY = "answerback-token";
 const by = (id) => document.getElementById(id);
 const login = by("login");
 const renew = by("renew");
 const query = by("query");
 const answers = new Answers(by("table"));
 
-let token = sessionStorage.getItem(TOKEN_KEY);
+// Kept in the page's own history entry: it survives a reload, and no other page of this origin can read it there, as all
+// of them could in sessionStorage.
+let token = history.state?.token ?? null;
 // Logged in with a password that was for once: nothing else works before it is changed.
 let mustRenew = false;
 let stream = null;
+let campaign = null;
 let failed = 0;
 let answered = 0;
 let totals = { count: 0, online: 0 };
@@ -25,7 +25,10 @@ async function call(method, path, body) {
   const reply = await fetch(BASE + path, { method, headers, body: body && JSON.stringify(body) });
   const said = await reply.json().catch(() => ({}));
   if (reply.ok) return said;
-  if (reply.status === 401 && path !== "/login") leave();
+  // Somebody else may have logged in meanwhile.
+  if (reply.status === 401 && path !== "/login" && headers.Authorization === `Bearer ${token}`) {
+    leave("Your session has ended. Log in again.");
+  }
   throw new Error(said.errors?.[0]?.reason ?? said.message ?? `status ${reply.status}`);
 }
 
@@ -45,11 +48,37 @@ function submit(form, action) {
   });
 }
 
-function leave() {
-  stream?.close();
-  token = null;
-  sessionStorage.removeItem(TOKEN_KEY);
+function keep(fresh) {
+  token = fresh;
+  history.replaceState(fresh && { token: fresh }, "");
+}
+
+// Leaves nothing of whoever was logged in to the next one.
+function leave(why = "") {
+  finish();
+  keep(null);
+  mustRenew = false;
+  clear();
+  for (const form of [login, renew, query]) {
+    form.reset();
+    complain(form, "");
+  }
+  by("filter").value = "";
+  by("email").textContent = "";
+  query.elements.label.replaceChildren();
+  answers.filter("");
   show();
+  complain(login, why);
+}
+
+// Forgets the last question's answers.
+function clear() {
+  answers.clear();
+  answers.filter(by("filter").value);
+  [failed, answered, totals] = [0, 0, { count: 0, online: 0 }];
+  by("failures").querySelector("ul").replaceChildren();
+  by("ending").textContent = "";
+  progress();
 }
 
 async function show() {
@@ -57,8 +86,10 @@ async function show() {
   renew.hidden = !token || !mustRenew;
   by("ask").hidden = by("who").hidden = !token || mustRenew;
   if (!token || mustRenew) return;
+  const asker = token;
   try {
     const [{ user }, { labels }] = await Promise.all([call("GET", "/me"), call("GET", "/labels")]);
+    if (token !== asker) return;
     by("email").textContent = user.email;
     const options = labels.map((label) => new Option(`${label.name} (${label.count ?? label.host_count ?? 0})`, label.id));
     query.elements.label.replaceChildren(...options);
@@ -69,9 +100,10 @@ async function show() {
 
 submit(login, async (form) => {
   const said = await call("POST", "/login", { email: form.get("email"), password: form.get("password") });
-  token = said.token;
   mustRenew = said.user.force_password_reset;
-  if (!mustRenew) sessionStorage.setItem(TOKEN_KEY, token);
+  if (mustRenew) token = said.token;
+  else keep(said.token);
+  complain(query, "");
   login.reset();
   await show();
 });
@@ -79,38 +111,70 @@ submit(login, async (form) => {
 submit(renew, async (form) => {
   await call("POST", "/perform_required_password_reset", { new_password: form.get("password") });
   mustRenew = false;
-  sessionStorage.setItem(TOKEN_KEY, token);
+  keep(token);
   renew.reset();
   await show();
 });
 
 by("logout").addEventListener("click", async () => {
-  await call("POST", "/logout").catch(() => {});
+  // At once, even if the broker does not answer; both requests have their token by then.
+  const ending = [stop(), call("POST", "/logout")];
   leave();
+  await Promise.allSettled(ending);
 });
 
 submit(query, async (form) => {
-  stream?.close();
-  answers.clear();
-  answers.filter(by("filter").value);
-  [failed, answered, totals] = [0, 0, { count: 0, online: 0 }];
-  by("failures").querySelector("ul").replaceChildren();
+  // Nobody watches the last one any more.
+  stop().catch(() => {});
+  finish();
+  clear();
+  const asker = token;
   const hosts = form.get("hosts").split(",").map((name) => name.trim()).filter(Boolean);
-  const campaign = hosts.length
-    ? await call("POST", "/queries/run_by_identifiers", { query: form.get("sql"), selected: { hosts, labels: [] } })
-    : await call("POST", "/queries/run", {
+  by("run").disabled = true;
+  const made = await ask(form, hosts).finally(() => { by("run").disabled = false; });
+  if (token !== asker) return;
+  campaign = made.campaign.id;
+  const found = made.campaign.Metrics?.TotalHosts ?? 0;
+  if (found < hosts.length) complain(query, `Only ${found} of these ${hosts.length} names are hosts that you may ask.`);
+  watch();
+});
+
+function ask(form, hosts) {
+  return hosts.length
+    ? call("POST", "/queries/run_by_identifiers", { query: form.get("sql"), selected: { hosts, labels: [] } })
+    : call("POST", "/queries/run", {
         query: form.get("sql"),
         selected: { hosts: [], labels: [Number(form.get("label"))], teams: [] },
       });
-  stream = new Stream(BASE, token, campaign.campaign.id, {
+}
+
+function watch() {
+  running(true);
+  stream = new Stream(BASE, token, campaign, {
     totals: (data) => { totals = data; progress(); },
-    status: () => progress(),
+    status: ended,
     result,
-    error: (text) => complain(query, text),
+    error: ({ data, code, final }) => {
+      complain(query, data);
+      if (code === "unauthorized") leave("Your session has ended. Log in again.");
+      else if (final !== false) finish();
+    },
     connection: (text) => { by("connection").textContent = text; },
   });
-  running(true);
-});
+}
+
+// Ends the question for the hosts, too.
+async function stop() {
+  if (stream) await call("POST", `/campaigns/${campaign}/stop`);
+}
+
+// The last results come before the status that says so.
+function ended({ status, ended }) {
+  progress();
+  if (!ended || status !== "finished") return;
+  by("ending").textContent = ended.by ? `${ended.reason} by ${ended.by}` : ended.reason;
+  finish();
+}
 
 function result({ host, rows, error }) {
   answered += 1;
@@ -130,10 +194,18 @@ function progress() {
   drawing = true;
   requestAnimationFrame(() => {
     drawing = false;
-    const bar = document.querySelector("progress");
-    bar.max = Math.max(totals.count, 1);
-    bar.value = answered;
-    by("counts").textContent = `${answered} of ${totals.count} hosts answered, ${totals.online} online`;
+    const bar = by("bar");
+    const [good, bad] = bar.children;
+    const share = (count) => `${(100 * count) / Math.max(totals.count, 1)}%`;
+    good.style.width = share(answered - failed);
+    bad.style.width = share(failed);
+    bar.ariaValueMax = totals.count;
+    bar.ariaValueNow = answered;
+    const failures = document.createElement("span");
+    failures.className = "bad";
+    if (failed) failures.textContent = `, ${failed} failed`;
+    if (!stream && totals.count === 0) by("counts").textContent = "No query is running.";
+    else by("counts").replaceChildren(`${answered} of ${totals.count} hosts answered`, failures, `, ${totals.online} online`);
     by("failures").querySelector("summary").textContent = `${failed} hosts failed`;
     by("shown").textContent = `${answers.visible.length} rows`;
     by("export").disabled = answers.visible.length === 0;
@@ -151,7 +223,15 @@ function finish() {
   running(false);
 }
 
-by("stop").addEventListener("click", finish);
+by("stop").addEventListener("click", async () => {
+  by("stop").disabled = true;
+  try {
+    await stop();
+  } catch (error) {
+    complain(query, `The query could not be stopped: ${error.message}`);
+    running(Boolean(stream));
+  }
+});
 by("filter").addEventListener("input", (event) => {
   answers.filter(event.target.value);
   progress();
