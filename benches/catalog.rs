@@ -212,11 +212,11 @@ fn selections(criterion: &mut Criterion, runtime: &Runtime, filter: &BoxedFilter
     let some: Vec<u32> = (1..=HOSTS).step_by(30).collect();
     let names: Vec<String> = (1..=NAMES).map(|at| host_name(at * 299)).collect();
     let selections = [
-        ("all hosts", "run", r#"{"labels": [1]}"#.to_owned()),
+        ("all hosts", "run", r#"{"labels": [6]}"#.to_owned()),
         (
             "three labels and two teams",
             "run",
-            r#"{"labels": [3, 70, 100], "teams": [1, 2]}"#.to_owned(),
+            r#"{"labels": [8, 70, 100], "teams": [1, 2]}"#.to_owned(),
         ),
         (
             "a manual label",

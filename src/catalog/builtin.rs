@@ -3,7 +3,7 @@
 use base64::Engine as _;
 
 use super::entity::{EnrollSecret, Entity, Label, Membership};
-use super::record::{kind, secret_key};
+use super::record::{LABELS_MOVED_BY, kind, secret_key};
 use super::state::{ALL_HOSTS, name_of};
 use super::{Catalog, CommitError, Edit, State};
 use crate::clock::Timestamp;
@@ -58,6 +58,12 @@ const LABELS: [(&str, &str, &str, &str); 8] = [
     ),
 ];
 
+/// The number of the first builtin label; the others follow (spec of the API, "Get labels spec").
+const FIRST_LABEL: u32 = 1 + LABELS_MOVED_BY;
+/// The first number that is free for other labels.
+const FREE_LABELS: u64 = FIRST_LABEL as u64 + LABELS.len() as u64;
+/// Remembers that labels have the numbers that they have in Fleet.
+const LABELS_NUMBERED: &str = "bootstrap/label_numbers";
 /// Remembers that the first enroll secret was made, so that an operator who removes all secrets gets no new one.
 const FIRST_SECRET: &str = "bootstrap/enroll_secret";
 /// Random bytes of the first enroll secret.
@@ -140,6 +146,9 @@ pub async fn ensure_secret(
 }
 
 async fn labels(catalog: &Catalog) -> Result<(), FurnishError> {
+    if catalog.read().named(LABELS_NUMBERED).is_none() {
+        number(catalog).await?;
+    }
     for _ in 0..ROUNDS {
         let missing = missing(&catalog.read()).count();
         let first = match u32::try_from(missing) {
@@ -162,6 +171,58 @@ async fn labels(catalog: &Catalog) -> Result<(), FurnishError> {
         }
     }
     Err(FurnishError::Contended)
+}
+
+/// Makes the builtin labels of a new catalog with their numbers, or moves the labels of an old one, once.
+async fn number(catalog: &Catalog) -> Result<(), FurnishError> {
+    // Numbers must be free before the labels that have them are there. More than needed is no harm.
+    let next = catalog.reserve(kind::LABEL, 0).await?;
+    let moved = if next == 1 {
+        FREE_LABELS - next
+    } else {
+        u64::from(LABELS_MOVED_BY)
+    };
+    let moved = u32::try_from(moved).unwrap_or(u32::MAX);
+    catalog.reserve(kind::LABEL, moved).await?;
+    let made = catalog.commit(|state| {
+        if state.named(LABELS_NUMBERED).is_some() {
+            return Ok::<_, std::convert::Infallible>((Vec::new(), ()));
+        }
+        let mut edits = vec![Edit::Create(Entity::Name(LABELS_NUMBERED.to_owned(), 1))];
+        if state.labels.is_empty() {
+            let numbers = u64::from(FIRST_LABEL)..;
+            edits.extend(LABELS.iter().zip(numbers).flat_map(self::edits));
+        } else {
+            edits.extend(moves(state));
+        }
+        Ok((edits, ()))
+    });
+    match made.await {
+        Ok(()) => Ok(()),
+        Err(CommitError::Store(error)) => Err(error.into()),
+        Err(CommitError::Refused(_) | CommitError::Contended) => Err(FurnishError::Contended),
+    }
+}
+
+/// Every label by its number of today, and the numbers that none has any more. Hosts' records are read with the new
+/// numbers wherever they were written with the old ones.
+fn moves(state: &State) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    for id in state.labels.keys() {
+        let is_taken =
+            id.0 > LABELS_MOVED_BY && state.labels.contains_key(&LabelId(id.0 - LABELS_MOVED_BY));
+        if !is_taken {
+            edits.push(Edit::Delete(kind::LABEL, id.to_string()));
+        }
+    }
+    for (label, _) in state.labels.values() {
+        let mut label = Label::clone(label);
+        label.id.0 += LABELS_MOVED_BY;
+        let name = name_of(kind::LABEL, &label.name);
+        edits.push(Edit::Overwrite(Entity::Name(name, u64::from(label.id.0))));
+        edits.push(Edit::Overwrite(Entity::Label(label)));
+    }
+    edits
 }
 
 type Row = &'static (&'static str, &'static str, &'static str, &'static str);
@@ -194,3 +255,7 @@ fn new_secret() -> Result<String, FurnishError> {
     getrandom::fill(&mut bytes).map_err(|_| FurnishError::Entropy)?;
     Ok(base64::engine::general_purpose::STANDARD.encode(bytes))
 }
+
+#[cfg(test)]
+#[path = "numbering_tests.rs"]
+mod tests;

@@ -234,8 +234,9 @@ pub struct Host {
     /// What detail queries have said.
     #[serde(default)]
     pub details: HostDetails,
-    /// The dynamic labels it belongs to, sorted.
-    #[serde(default)]
+    /// The dynamic labels it belongs to, sorted. Records that call them `labels` have the numbers of before
+    /// [`super::record::LABELS_MOVED_BY`].
+    #[serde(default, rename = "label_ids", alias = "labels")]
     pub labels: Vec<LabelId>,
 }
 

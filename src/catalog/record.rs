@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::entity::{EnrollSecret, Entity};
-use crate::results::TeamId;
+use super::entity::{EnrollSecret, Entity, Host};
+use crate::results::{LabelId, TeamId};
 use crate::store::Kind;
 
 /// The kinds of records, as stored.
@@ -54,6 +54,10 @@ pub const SEQUENCES: [Kind; 8] = [
     kind::ACTIVITY,
     "campaign",
 ];
+
+/// Labels were numbered from 1 once, and from 6 as in Fleet since then: a catalog of before is read with this added to
+/// each number.
+pub const LABELS_MOVED_BY: u32 = 5;
 
 /// The key of the one application record.
 pub const APP_KEY: &str = "app";
@@ -132,7 +136,7 @@ impl Entity {
             kind::PACK => Self::Pack(from_json(value)?),
             kind::LABEL => Self::Label(from_json(value)?),
             kind::TEAM => Self::Team(from_json(value)?),
-            kind::HOST => Self::Host(from_json(value)?),
+            kind::HOST => Self::Host(host(value)?),
             kind::ACTIVITY => Self::Activity(from_json(value)?),
             kind::APP_CONFIG => Self::AppConfig(from_json(value)?),
             kind::NAME => Self::Name(key.to_owned(), from_json(value)?),
@@ -149,6 +153,18 @@ fn to_json<T: Serialize>(value: &T) -> Bytes {
     serde_json::to_vec(value)
         .expect("entities serialize")
         .into()
+}
+
+/// A host; the labels of one that was stored before they were moved are moved.
+fn host(value: &[u8]) -> Result<Box<Host>, serde_json::Error> {
+    let mut host: Box<Host> = from_json(value)?;
+    // Within a text the quotation marks would be escaped.
+    if memchr::memmem::find(value, b"\"label_ids\":").is_none() {
+        for LabelId(id) in &mut host.labels {
+            *id += LABELS_MOVED_BY;
+        }
+    }
+    Ok(host)
 }
 
 fn from_json<T: DeserializeOwned>(value: &[u8]) -> Result<T, serde_json::Error> {

@@ -161,7 +161,7 @@ async fn a_new_host_is_asked_about_itself_and_its_labels_and_then_hourly() {
     let answers = json!({
         "fleet_detail_query_system_info": [{ "hostname": "bare", "computer_name": "Bare" }],
         "fleet_detail_query_os_version": [{ "platform": "ubuntu", "name": "Ubuntu", "version": "24.04" }],
-        "fleet_label_query_3": [{ "1": "1" }], "fleet_label_query_7": [{ "1": "1" }], "fleet_label_query_2": [],
+        "fleet_label_query_8": [{ "1": "1" }], "fleet_label_query_12": [{ "1": "1" }], "fleet_label_query_7": [],
     });
     let body = json!({ "node_key": node_key, "queries": answers });
     assert_eq!(bed.post("distributed/write", &body).await, (200, json!({})));
@@ -177,7 +177,7 @@ async fn a_new_host_is_asked_about_itself_and_its_labels_and_then_hourly() {
     );
     let state = bed.catalog.read();
     let host = state.hosts.by_identifier("bare").unwrap();
-    assert_eq!(host.labels, [LabelId(3), LabelId(7)]);
+    assert_eq!(host.labels, [LabelId(8), LabelId(12)]);
     assert_eq!((host.hostname(), host.display_name()), ("bare", "Bare"));
 }
 
@@ -186,13 +186,13 @@ async fn a_failed_label_query_leaves_the_membership_as_it_was() {
     let bed = Bed::new().await;
     let host = bed.idle_host("web-1").await;
     let answer = async |rows: Value, status: u32| {
-        let name = "fleet_label_query_3";
+        let name = "fleet_label_query_8";
         host.write(json!({ "queries": { name: rows }, "statuses": { name: status } }))
             .await;
         host.host().labels.clone()
     };
-    assert_eq!(answer(json!([{ "1": "1" }]), 0).await, [LabelId(3)]);
-    assert_eq!(answer(json!(""), 1).await, [LabelId(3)], "it failed");
+    assert_eq!(answer(json!([{ "1": "1" }]), 0).await, [LabelId(8)]);
+    assert_eq!(answer(json!(""), 1).await, [LabelId(8)], "it failed");
     assert_eq!(answer(json!([null]), 0).await, [], "it found nothing");
     let name = "fleet_label_query_4711";
     host.write(json!({ "queries": { name: [{}] } })).await;
@@ -207,7 +207,7 @@ async fn answers_that_say_nothing_new_are_written_once_an_hour() {
     let answers = json!({ "queries": {
         "fleet_detail_query_system_info": [{ "hostname": "web-1" }],
         "fleet_detail_query_uptime": [{ "total_seconds": "5" }],
-        "fleet_label_query_3": [],
+        "fleet_label_query_8": [],
     } });
     for _ in 0..20 {
         bed.pass(10);
@@ -475,7 +475,7 @@ async fn a_catalog_is_furnished_once_however_many_nodes_start_together() {
         "All Linux",
         "chrome",
     ];
-    assert_eq!(labels, (1..).zip(names).collect::<Vec<_>>());
+    assert_eq!(labels, (6..).zip(names).collect::<Vec<_>>());
     assert_eq!(state.secrets.len(), 2, "the first one and the test's");
     assert!(
         state

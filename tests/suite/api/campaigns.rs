@@ -25,27 +25,27 @@ async fn selections_combine_as_the_rule_says() {
     let label = json!({"name": "L", "query": "select 1"});
     let label = server.post("/labels", label).await["label"]["id"].clone();
     let regular = u32::try_from(label.as_u64().unwrap()).unwrap();
-    server.host("a", Some(one), &[3, regular]).await;
-    server.host("b", Some(one), &[3]).await;
-    server.host("c", Some(two), &[2, regular]).await;
-    server.host("d", None, &[2]).await;
+    server.host("a", Some(one), &[8, regular]).await;
+    server.host("b", Some(one), &[8]).await;
+    server.host("c", Some(two), &[7, regular]).await;
+    server.host("d", None, &[7]).await;
     for (selected, hosts, why) in [
         (
             json!({"hosts": [1, 4, 4, 99, 4_294_967_297_u64]}),
             2,
             "unknown hosts add nobody",
         ),
-        (json!({"labels": [2, 3]}), 4, "platforms are added up"),
-        (json!({"labels": [2, regular]}), 1, "kinds narrow"),
+        (json!({"labels": [7, 8]}), 4, "platforms are added up"),
+        (json!({"labels": [7, regular]}), 1, "kinds narrow"),
         (json!({"teams": [one, two]}), 3, "teams are added up"),
         (json!({"fleets": [0]}), 1, "team 0 is no team"),
         (
-            json!({"labels": [3], "teams": [one], "hosts": [4]}),
+            json!({"labels": [8], "teams": [one], "hosts": [4]}),
             3,
             "named hosts are in",
         ),
         (
-            json!({"labels": [1], "teams": [one]}),
+            json!({"labels": [6], "teams": [one]}),
             4,
             "All Hosts are all",
         ),

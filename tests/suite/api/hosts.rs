@@ -93,7 +93,7 @@ async fn hosts_are_filtered_by_text_team_and_presence() {
 #[tokio::test]
 async fn a_host_is_shown_by_number_and_by_each_of_its_names() {
     let server = Server::start().await;
-    let id = server.host("web-1.example", None, &[3]).await;
+    let id = server.host("web-1.example", None, &[8]).await;
     let host = server.get(&format!("/hosts/{id}")).await["host"].clone();
     assert_eq!(
         (&host["hostname"], &host["status"]),
@@ -176,7 +176,7 @@ async fn hosts_are_searched_moved_and_deleted() {
 #[tokio::test]
 async fn labels_are_counted() {
     let server = Server::start().await;
-    server.host("a", None, &[3]).await;
+    server.host("a", None, &[8]).await;
     server.host("b", None, &[]).await;
     let labels = server.get("/labels").await["labels"].clone();
     assert_eq!(
@@ -194,7 +194,7 @@ async fn labels_are_counted() {
 #[tokio::test]
 async fn labels_are_made_changed_and_deleted_but_not_the_builtin_ones() {
     let server = Server::start().await;
-    server.host("a", None, &[3]).await;
+    server.host("a", None, &[8]).await;
     server.host("b", None, &[]).await;
     let manual = json!({"name": "Mine/\"🐙\"", "hosts": ["b"]});
     let made = server.post("/labels", manual).await["label"].clone();
@@ -216,13 +216,13 @@ async fn labels_are_made_changed_and_deleted_but_not_the_builtin_ones() {
     assert_eq!(said["label"]["count"], 2);
     assert_eq!(server.get("/spec/labels/Ours").await["specs"]["id"], id);
     server
-        .gives(422, Method::PATCH, "/labels/1", json!({"name": "x"}))
+        .gives(422, Method::PATCH, "/labels/6", json!({"name": "x"}))
         .await;
     server
         .gives(422, Method::DELETE, "/labels/All%20Hosts", NONE)
         .await;
     server
-        .gives(422, Method::DELETE, "/labels/id/1", NONE)
+        .gives(422, Method::DELETE, "/labels/id/6", NONE)
         .await;
     server
         .gives(200, Method::DELETE, "/labels/Ours", NONE)
@@ -239,10 +239,10 @@ async fn labels_are_made_changed_and_deleted_but_not_the_builtin_ones() {
 async fn targets_are_searched_and_counted() {
     let server = Server::start().await;
     let team = server.team("Ubuntu folk").await;
-    server.host("ubuntu-1", Some(team), &[3]).await;
-    server.host("ubuntu-2", None, &[3]).await;
+    server.host("ubuntu-1", Some(team), &[8]).await;
+    server.host("ubuntu-2", None, &[8]).await;
     server.host("mac-1", Some(team), &[2]).await;
-    let selected = json!({"labels": [3], "teams": [team]});
+    let selected = json!({"labels": [8], "teams": [team]});
     let counts = server
         .post("/targets/count", json!({"selected": selected}))
         .await;
@@ -250,7 +250,7 @@ async fn targets_are_searched_and_counted() {
         counts,
         json!({"targets_count": 1, "targets_online": 1, "targets_offline": 0})
     );
-    let body = json!({"query": "ubuntu", "selected": {"hosts": [1], "labels": [2, 3]}});
+    let body = json!({"query": "ubuntu", "selected": {"hosts": [1], "labels": [7, 8]}});
     let said = server.post("/targets", body).await;
     assert_eq!(said["targets"]["hosts"][0]["id"], 2);
     assert_eq!(

@@ -50,7 +50,7 @@ fn live() -> Vec<Sent> {
         get("/status/live_query"),
         get("/status/result_store"),
         run("/queries/run", json!({ "hosts": [1] })),
-        run("/reports/run", json!({ "labels": [1] })),
+        run("/reports/run", json!({ "labels": [6] })),
         run("/queries/run_by_names", json!({ "hosts": ["h"] })),
         run("/reports/run_by_names", json!({ "labels": ["local"] })),
         run(

@@ -24,9 +24,9 @@ const ROUTES: &[(&str, &str, &str, &str)] = &[
     ("GET", "/spec/labels", "AMOP", "AMOP"),
     ("POST", "/spec/labels", "AM..", "...."),
     ("POST", "/labels", "AM..", "...."),
-    ("PATCH", "/labels/1", "AM..", "...."),
+    ("PATCH", "/labels/6", "AM..", "...."),
     ("DELETE", "/labels/x", "AM..", "...."),
-    ("DELETE", "/labels/id/1", "AM..", "...."),
+    ("DELETE", "/labels/id/6", "AM..", "...."),
     ("GET", "/queries", "AMOP", "AMOP"),
     ("GET", "/spec/queries", "AMOP", "AMOP"),
     ("POST", "/spec/queries", "AM..", "AM.."),
@@ -216,7 +216,7 @@ async fn who_has_a_role_in_a_team_asks_that_team_only() {
         let body = json!({"query": "select 1", "selected": selected});
         server.gives_as(&token, status, Method::POST, "/queries/run", body)
     };
-    let said = run(200, json!({"labels": [1], "hosts": [foreign]})).await;
+    let said = run(200, json!({"labels": [6], "hosts": [foreign]})).await;
     assert_eq!(said["campaign"]["Metrics"]["TotalHosts"], 1);
     run(400, json!({"hosts": [foreign]})).await;
     run(403, json!({"teams": [mine, other]})).await;
