@@ -53,10 +53,7 @@ pub(super) fn mounts(parts: &Parts, settings: &Settings, relay: Option<Arc<Relay
             heartbeat: settings.heartbeat,
             ..defaults.timing
         },
-        sockjs_url: settings
-            .sockjs_url
-            .clone()
-            .unwrap_or(defaults.sockjs_url.clone()),
+        sockjs_url: settings.sockjs_url.clone(),
         origins: settings.origins.clone().map_or(Origins::Any, Origins::Only),
         message_bytes_max: 64 * 1024,
         body_bytes_max: 128 * 1024,

@@ -120,7 +120,8 @@ pub struct Raw {
     /// at 35); lower it behind proxies that cut idle connections sooner [default: 25]
     #[arg(long, env = "ANSWERBACK_HEARTBEAT_S", value_name = "SECONDS")]
     pub heartbeat_s: Option<u64>,
-    /// Where SockJS iframes load sockjs-client from; must be the embedding page's version
+    /// Where SockJS iframes load sockjs-client from, which must be the embedding page's version; `#sha384-...` at the end is
+    /// its integrity [default: the broker's own script, for every version]
     #[arg(long, env = "ANSWERBACK_SOCKJS_URL", value_name = "URL")]
     pub sockjs_url: Option<String>,
     /// Origins that may open result streams, e.g. `https://console.example` (repeatable) [default: any]

@@ -11,7 +11,8 @@ use std::task::Poll;
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
-use http::{Request, Response};
+use http::header::STRICT_TRANSPORT_SECURITY;
+use http::{HeaderValue, Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -30,6 +31,10 @@ use crate::telemetry::metrics::names;
 
 /// Beyond the header's bound, so that it is the header's bound that answers.
 const BUFFER_SLACK: usize = 16 * 1024;
+
+/// Whoever has come by TLS comes by nothing else for a year. Browsers believe it only of a certificate that they trust, and
+/// never of an address.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Serves `service` (for filters it is [`Filtered`](super::Filtered)) until `stop` is cancelled, then finishes the
 /// requests in flight for at most [`Settings::drain`] and drops what is left. Upgraded sockets are no
@@ -169,7 +174,7 @@ where
                 connection,
                 request,
             };
-            handed.unless(self.service.clone().call(arrival))
+            handed.unless(self.service.clone().call(arrival), info.tls)
         });
         let connection = self.http.serve_connection(TokioIo::new(socket), service);
         // In a box, because a future keeps room for every place that a value passes through.
@@ -221,8 +226,14 @@ impl HandedOver {
     async fn unless<B>(
         &self,
         answer: impl Future<Output = Result<Response<B>, Infallible>>,
+        tls: bool,
     ) -> Result<Response<B>, Infallible> {
         let mut response = answer.await?;
+        if tls {
+            response
+                .headers_mut()
+                .insert(STRICT_TRANSPORT_SECURITY, HSTS);
+        }
         let Some(handover) = handover::take(&mut response) else {
             return Ok(response);
         };

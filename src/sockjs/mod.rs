@@ -6,6 +6,7 @@ pub mod coding;
 pub mod deflate;
 pub mod form;
 pub mod frame;
+pub mod iframe;
 pub mod inbound;
 pub mod inflate;
 pub mod info;

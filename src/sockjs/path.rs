@@ -15,6 +15,8 @@ pub enum Route<'p> {
     Info,
     /// The page for transports that need an iframe.
     Iframe,
+    /// The script of that page.
+    IframeScript,
     /// A WebSocket without SockJS framing.
     RawWebSocket,
     /// A framed WebSocket; its ids mean nothing.
@@ -108,6 +110,7 @@ fn endpoint<'p>(path: &'p str, on: &Transports) -> Option<(Endpoint<'p>, &'p str
         let endpoint = match first {
             "info" => Endpoint::Info,
             "websocket" if on.raw_websocket => Endpoint::Page(Route::RawWebSocket),
+            "iframe.js" => Endpoint::Page(Route::IframeScript),
             page if is_iframe(page) => Endpoint::Page(Route::Iframe),
             _ => return None,
         };

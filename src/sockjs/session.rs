@@ -26,6 +26,15 @@ use crate::clock::Timestamp;
 /// that a close or a heartbeat is not queued behind it for long.
 pub const SLICE_BYTES_MAX: usize = 1 << 20;
 
+/// The slowest line whose clients keep their sessions, in bytes a second: 16 kbit/s. The server hears of a byte only that
+/// the kernel, or a proxy, has taken it, and not that it has arrived; what a response holds is given so much more time to
+/// arrive before its client counts as gone.
+const SLOW_LINE: u64 = 2 * 1024;
+/// What is sent before the line matters, in bytes: such responses arrive within the time that clients have anyway.
+const SHORT: u64 = 8 * 1024;
+/// What a kernel may still hold of a response that it has taken whole, in bytes, at most about.
+const UNSENT: u64 = 256 * 1024;
+
 /// One session.
 #[derive(Debug)]
 pub struct Session {
@@ -35,6 +44,8 @@ pub struct Session {
     /// When the session ends for want of a receiver; `None` while there is one.
     vacant_until: Option<Timestamp>,
     receivers: u32,
+    /// What the last receiver has been handed, in bytes.
+    handed: u32,
 }
 
 /// A [`Timing`] in milliseconds: there are as many sessions as viewers.
@@ -167,6 +178,7 @@ impl Session {
             attached: None,
             vacant_until: Some(now + timing.disconnect),
             receivers: 0,
+            handed: 0,
         }
     }
 
@@ -185,6 +197,7 @@ impl Session {
             self.open();
         }
         self.receivers = self.receivers.wrapping_add(1);
+        self.handed = 0;
         let id = ReceiverId(self.receivers);
         let (kind, left) = match kind {
             Receiver::Poll { limit } => (Kind::Poll, limit.max(1)),
@@ -232,6 +245,9 @@ impl Session {
         let Some(attached) = self.attached.as_mut().filter(|one| one.id == id) else {
             return Sent::Ends;
         };
+        self.handed = self
+            .handed
+            .saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
         if attached.kind == Kind::Stream {
             attached.left = attached.left.saturating_sub(bytes);
         }
@@ -250,6 +266,20 @@ impl Session {
         if let Some(attached) = self.attached.as_mut().filter(|one| one.id == id) {
             attached.handed_at = stuck_since.map(|now| attached.handed_at.unwrap_or(now));
         }
+    }
+
+    /// How far the last bytes of receiver `id`, which has been detached, have come: for a driver that sees its socket take
+    /// them. While it has not taken them all, and has taken some, the client cannot come back; its time begins with the
+    /// last of them.
+    pub fn written(&mut self, id: ReceiverId, all: bool, now: Timestamp) {
+        if id.0 != self.receivers || self.vacant_until.is_none() {
+            return;
+        }
+        self.vacant_until = Some(if all {
+            self.gone_at(UNSENT, now)
+        } else {
+            after(now, self.timing.stall)
+        });
     }
 
     /// The connection of receiver `id` is gone. If it was attached, so is the session.
@@ -317,8 +347,17 @@ impl Session {
         let was = self.attached.take().map(|one| one.kind);
         match was {
             Some(Kind::Socket) => self.end(),
-            _ => self.vacant_until = Some(after(now, self.timing.disconnect)),
+            _ => self.vacant_until = Some(self.gone_at(u64::MAX, now)),
         }
+    }
+
+    /// When a client counts as gone that has been sent all that it was handed, of which at most so much is under way.
+    fn gone_at(&self, under_way_max: u64, now: Timestamp) -> Timestamp {
+        let under_way = u64::from(self.handed).min(under_way_max);
+        let arrival = under_way.saturating_sub(SHORT) * 1000 / SLOW_LINE;
+        let arrival = u32::try_from(arrival).unwrap_or(u32::MAX);
+        let arrival = arrival.min(self.timing.stall);
+        after(after(now, self.timing.disconnect), arrival)
     }
 
     fn end(&mut self) {

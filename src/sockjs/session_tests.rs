@@ -215,6 +215,47 @@ fn a_driver_that_asks_ahead_tells_what_is_taken() {
 }
 
 #[test]
+fn what_was_handed_out_is_given_time_to_arrive() {
+    // As over a line of 95 kbit/s: 119 kB take ten seconds.
+    let (mut poll, id) = opened(POLL);
+    poll.poll(id, T0);
+    assert_eq!(poll.sent(id, 119_000, T0), Sent::Ends);
+    assert_eq!(poll.handle_timeout(T0 + secs(30)), None);
+    let back = poll.attach(POLL, T0 + secs(30)).unwrap();
+    poll.sent(back, 10, T0 + secs(30));
+    assert_eq!(poll.deadline(), Some(T0 + secs(35)), "a short answer");
+
+    let (mut huge, id) = opened(POLL);
+    huge.sent(id, usize::MAX, T0);
+    assert_eq!(huge.deadline(), Some(T0 + secs(305)), "it has its bound");
+}
+
+#[test]
+fn the_time_to_come_back_counts_from_the_last_byte_that_the_socket_took() {
+    let (mut session, id) = opened(STREAM);
+    assert_eq!(session.sent(id, 5_000, T0), Sent::Ends);
+    assert_eq!(session.deadline(), Some(T0 + secs(5)));
+    for second in 1..1_000 {
+        session.written(id, false, T0 + secs(second));
+        assert_eq!(session.handle_timeout(T0 + secs(second)), None);
+    }
+    session.written(id, true, T0 + secs(1_000));
+    assert_eq!(session.deadline(), Some(T0 + secs(1_005)));
+    let next = session.attach(STREAM, T0 + secs(1_001)).unwrap();
+    session.written(id, true, T0 + secs(1_001));
+    assert_eq!(session.deadline(), None, "another one receives");
+    session.sent(next, 5_000, T0 + secs(1_002));
+    session.written(id, false, T0 + secs(1_003));
+    assert_eq!(session.deadline(), Some(T0 + secs(1_007)));
+    session.written(next, false, T0 + secs(1_003));
+    assert_eq!(
+        session.handle_timeout(T0 + secs(1_303)),
+        Some(Expired::Abandoned),
+        "it takes nothing any more"
+    );
+}
+
+#[test]
 fn a_socket_lives_and_dies_with_its_connection() {
     let mut framed = session();
     let id = framed

@@ -15,8 +15,9 @@ pub struct Settings {
     pub timing: Timing,
     /// Whether responses carry the cookie that sticky balancers look for.
     pub jsessionid: bool,
-    /// Where the iframe page finds the client library; it must be the embedding page's own version.
-    pub sockjs_url: String,
+    /// Where the iframe page finds the client library, which must be the embedding page's own version; `#sha384-...` at the
+    /// end is its integrity. None: the page loads this server's own script, which serves every version.
+    pub sockjs_url: Option<String>,
     /// What `info` tells clients to use instead of the mount's own address.
     pub base_url: Option<String>,
     /// From which pages browsers may connect.
@@ -47,8 +48,7 @@ impl Default for Settings {
             response_limit: 131_072,
             timing: Timing::default(),
             jsessionid: false,
-            sockjs_url: "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js"
-                .to_owned(),
+            sockjs_url: None,
             base_url: None,
             origins: Origins::Any,
             body_bytes_max: 1 << 20,
@@ -68,7 +68,8 @@ pub struct Timing {
     /// An attached receiver that has heard nothing for so long gets a heartbeat. Under 35 s, which
     /// is where the JSONP client gives up.
     pub heartbeat: Duration,
-    /// A session without a receiver ends after this. Clients leave up to 200 ms between receivers.
+    /// A session without a receiver ends after this, counted from when the last response may have arrived over the slowest
+    /// line that is served. Clients leave up to 200 ms between receivers.
     pub disconnect: Duration,
     /// A receiver that has not taken what it was handed for so long has stalled, and its session ends.
     pub stall: Duration,

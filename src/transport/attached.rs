@@ -70,6 +70,11 @@ impl Attached {
         self.handle.taken(self.id, stuck_since);
     }
 
+    /// How far what was handed out last has come, after the place has been given back with it.
+    pub(super) fn written(&self, all: bool) {
+        self.handle.written(self.id, all, self.now());
+    }
+
     /// Rung when there may be more.
     pub(super) fn bell(&self) -> &Bell {
         self.handle.bell()

@@ -25,8 +25,10 @@ pub(super) struct Frames {
     coding: Coding,
     /// What comes before anything of the session.
     first: Option<Parts>,
-    /// `None` when nothing follows.
+    /// `None` for a response that has no session.
     attached: Option<Attached>,
+    /// Whether nothing follows.
+    ended: bool,
     /// Whether the task is woken by the session's bell.
     listens: bool,
     alarm: Option<(Timestamp, Alarm)>,
@@ -55,6 +57,7 @@ impl Frames {
             framing,
             coding,
             attached: Some(attached),
+            ended: false,
             listens: false,
             alarm: None,
         }
@@ -69,6 +72,7 @@ impl Frames {
             framing,
             coding,
             attached: None,
+            ended: true,
             listens: false,
             alarm: None,
         }
@@ -76,7 +80,7 @@ impl Frames {
 
     /// Whether the session has a use for what is still to be handed out. If so, the task is woken when that changes.
     pub(super) fn is_wanted(&self) -> bool {
-        self.attached.as_ref().is_none_or(|attached| {
+        self.receiver().is_none_or(|attached| {
             // A bell that has rung rings again only once that was heard.
             let _ = attached.bell().take();
             attached.is_attached()
@@ -85,8 +89,20 @@ impl Frames {
 
     /// Tells the session whether all that was handed out has been taken, as far as asking for more has not.
     pub(super) fn taken(&self, all: bool) {
-        if let Some(attached) = &self.attached {
+        if let Some(attached) = self.receiver() {
             attached.taken(all);
+        }
+    }
+
+    /// The receiver's place, as long as more may follow.
+    fn receiver(&self) -> Option<&Attached> {
+        self.attached.as_ref().filter(|_| !self.ended)
+    }
+
+    /// Tells the session how far the response's last bytes have come. The client comes back when it has them.
+    pub(super) fn written(&self, all: bool) {
+        if let Some(detached) = self.attached.as_ref().filter(|_| self.ended) {
+            detached.written(all);
         }
     }
 
@@ -96,7 +112,7 @@ impl Frames {
             return Polled::Parts { parts, drained };
         }
         loop {
-            let Some(attached) = &mut self.attached else {
+            let Some(attached) = self.attached.as_mut().filter(|_| !self.ended) else {
                 return Polled::End;
             };
             if !std::mem::replace(&mut self.listens, true) {
@@ -111,14 +127,12 @@ impl Frames {
                     drained,
                     ..
                 } => {
-                    if sent == Sent::Ends {
-                        self.attached = None;
-                    }
+                    self.ended = sent == Sent::Ends;
                     // Without an alarm that is still to ring there would be no heartbeat.
                     let drained = drained && sent == Sent::More && self.rings();
                     return Polled::Parts { parts, drained };
                 }
-                Pulled::End => self.attached = None,
+                Pulled::End => self.ended = true,
                 Pulled::Wait(until) => {
                     let now = attached.now();
                     if !self.is_due(until, now, context) {

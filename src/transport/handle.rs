@@ -141,6 +141,11 @@ impl Handle {
         self.lock().session.taken(id, stuck_since);
     }
 
+    /// How far the last bytes of a receiver that has been detached have come, see [`Session::written`].
+    pub(super) fn written(&self, id: ReceiverId, all: bool, now: Timestamp) {
+        self.lock().session.written(id, all, now);
+    }
+
     /// Gives messages to the application; those for a session that closes are discarded.
     pub(super) fn deliver(&self, messages: &[String], now: Timestamp) {
         let mut state = self.lock();

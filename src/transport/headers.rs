@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    CACHE_CONTROL, CONTENT_TYPE, COOKIE, EXPIRES, ORIGIN, SET_COOKIE, VARY,
+    CACHE_CONTROL, CONTENT_TYPE, COOKIE, EXPIRES, ORIGIN, SET_COOKIE, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -100,7 +100,10 @@ impl<'r> Recipes<'r> {
         self
     }
 
-    pub(super) fn done(self) -> HeaderMap {
+    /// Browsers must not take an answer for another type than it says, whatever its transport.
+    pub(super) fn done(mut self) -> HeaderMap {
+        let value = HeaderValue::from_static("nosniff");
+        self.headers.insert(X_CONTENT_TYPE_OPTIONS, value);
         self.headers
     }
 }

@@ -34,7 +34,7 @@ use super::websocket::{self, Mode, Origin, Sockets};
 use crate::clock::Clock;
 use crate::limits::permits::Permit;
 use crate::net::{Answering, Arrival, ConnInfo, TrustedProxies};
-use crate::sockjs::info::IframePage;
+use crate::sockjs::iframe::IframePage;
 use crate::sockjs::path::{Route, Verdict, route};
 use crate::sockjs::{Close, Settings};
 
@@ -95,7 +95,7 @@ impl Mount {
         around: Surroundings,
     ) -> Self {
         let prefix: Arc<str> = prefix.trim_end_matches('/').into();
-        let iframe = IframePage::new(&settings.sockjs_url);
+        let iframe = IframePage::new(settings.sockjs_url.as_deref(), &settings.origins);
         let Surroundings {
             clock,
             tasks,
@@ -302,6 +302,7 @@ impl Inner {
             Route::Greeting => pages::greeting(headers),
             Route::Info => pages::information(headers, settings),
             Route::Iframe => pages::iframe(headers, &self.iframe),
+            Route::IframeScript => pages::iframe_script(headers),
             Route::Preflight {
                 methods,
                 of_session,

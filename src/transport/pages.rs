@@ -1,13 +1,16 @@
 //! Answers without a session: the greeting, the information, the iframe page, preflights, refusals.
 
-use http::header::{ALLOW, ETAG, IF_NONE_MATCH, RETRY_AFTER};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, IF_NONE_MATCH, RETRY_AFTER,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use warp::reply::Response;
 
 use super::bounds::NotOpened;
-use super::headers::{HTML, JSON, PLAIN, Recipes};
+use super::headers::{HTML, JAVASCRIPT, JSON, PLAIN, Recipes};
 use crate::sockjs::Settings;
-use crate::sockjs::info::{GREETING, IframePage, info};
+use crate::sockjs::iframe::{IFRAME_SCRIPT, IframePage, is_known, script_etag};
+use crate::sockjs::info::{GREETING, info};
 
 /// An answer whose length is known.
 pub(super) fn answer(
@@ -43,7 +46,7 @@ pub(super) fn iframe(request: &HeaderMap, page: &IframePage) -> Response {
         .get_all(IF_NONE_MATCH)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .any(|value| page.is_known(value));
+        .any(|value| is_known(&page.etag, value));
     let mut headers = Recipes::new(request)
         .cache()
         .when(!known, |recipes| recipes.content_type(HTML))
@@ -51,10 +54,31 @@ pub(super) fn iframe(request: &HeaderMap, page: &IframePage) -> Response {
     if let Ok(etag) = HeaderValue::from_str(&page.etag) {
         headers.insert(ETAG, etag);
     }
+    if let Ok(policy) = HeaderValue::from_str(&page.policy) {
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+    }
     if known {
         return answer(StatusCode::NOT_MODIFIED, headers, "");
     }
     answer(StatusCode::OK, headers, page.body.clone())
+}
+
+/// The iframe page's script. The page may be kept for a year, so this is asked for again each time.
+pub(super) fn iframe_script(request: &HeaderMap) -> Response {
+    let known = request.get_all(IF_NONE_MATCH).iter();
+    let mut known = known.filter_map(|value| value.to_str().ok());
+    let known = known.any(|value| is_known(script_etag(), value));
+    let mut headers = Recipes::new(request)
+        .when(!known, |recipes| recipes.content_type(JAVASCRIPT))
+        .done();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if let Ok(etag) = HeaderValue::from_str(script_etag()) {
+        headers.insert(ETAG, etag);
+    }
+    if known {
+        return answer(StatusCode::NOT_MODIFIED, headers, "");
+    }
+    answer(StatusCode::OK, headers, IFRAME_SCRIPT)
 }
 
 pub(super) fn preflight(request: &HeaderMap, methods: &'static str, cookie: bool) -> Response {
@@ -74,8 +98,8 @@ pub(super) fn not_found(request: &HeaderMap) -> Response {
 
 /// 405 with neither type nor body, as the suite has it.
 pub(super) fn method_not_allowed(allow: &'static str) -> Response {
-    let headers = [(ALLOW, HeaderValue::from_static(allow))];
-    let headers = headers.into_iter().collect();
+    let mut headers = Recipes::new(&HeaderMap::new()).done();
+    headers.insert(ALLOW, HeaderValue::from_static(allow));
     answer(StatusCode::METHOD_NOT_ALLOWED, headers, "")
 }
 

@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use warp::Reply;
 use warp::reply::Response;
@@ -171,10 +170,6 @@ impl Receiving<'_> {
             // nginx would collect frames before it passes them on.
             let name = HeaderName::from_static("x-accel-buffering");
             headers.insert(name, HeaderValue::from_static("no"));
-        }
-        if self.transport == Transport::Jsonp {
-            let value = HeaderValue::from_static("nosniff");
-            headers.insert(X_CONTENT_TYPE_OPTIONS, value);
         }
         headers
     }

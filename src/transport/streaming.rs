@@ -65,6 +65,7 @@ impl Streaming {
         }
         loop {
             if self.ended {
+                self.frames.written(true);
                 return Poll::Ready(Ok(()));
             }
             let mut batch = Outbound::default();
@@ -113,10 +114,14 @@ impl Streaming {
     where
         O: AsMut<Outbound> + Into<Box<Outbound>>,
     {
-        match waiting.as_mut().poll_write(socket, cx, &mut 0) {
+        let mut taken = 0;
+        match waiting.as_mut().poll_write(socket, cx, &mut taken) {
             Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
             Poll::Ready(Err(_)) => Err(Gone),
             Poll::Pending => {
+                if taken > 0 {
+                    self.frames.written(false);
+                }
                 self.outbound = Some(waiting.into());
                 Ok(Poll::Pending)
             }

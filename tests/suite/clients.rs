@@ -365,7 +365,26 @@ async fn a_blocked_websocket_falls_back_by_itself_and_still_delivers() {
 }
 
 #[tokio::test]
-async fn iframe_transports_work_from_another_origin() {
+async fn iframe_transports_work_from_another_origin_without_a_third_partys_script() {
+    let count = host_count();
+    let (broker, campaign) = answered(&["--sockjs-response-limit", "4096"], count).await;
+    for transport in [
+        "iframe-eventsource",
+        "iframe-htmlfile",
+        "iframe-xhr-polling",
+    ] {
+        let input = json!({
+            "base": broker.url(""), "token": TOKEN, "campaign": campaign, "transports": [transport], "cross": true,
+        });
+        let said = browser("sockjs", input).await;
+        assert_eq!(said["transport"], transport, "{said}");
+        let all = json!((1..=count).collect::<Vec<_>>());
+        assert_eq!(said["seqs"], all, "{transport}");
+    }
+}
+
+#[tokio::test]
+async fn iframe_transports_work_with_a_library_of_the_operators_choice() {
     let count = host_count();
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()

@@ -247,6 +247,8 @@ async fn requests_and_websockets_run_over_tls() {
     stream.write_all(request).await.unwrap();
     let response = read_to_end(&mut stream).await;
     assert!(response.ends_with("127.0.0.1 true"), "{response}");
+    let stays = "strict-transport-security: max-age=31536000\r\n";
+    assert!(response.contains(stays), "{response}");
     let mut client = Client::upgrade(tls_client(&server).await, "framed", "").await;
     client.expect(0x81, b"o").await;
     let text = "x".repeat(50_000);

@@ -34,6 +34,7 @@ mod readme;
 mod redis;
 mod redis_server;
 mod rights;
+mod slow;
 mod sockjs;
 mod viewer;
 mod websocket;

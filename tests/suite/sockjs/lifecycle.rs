@@ -138,3 +138,82 @@ fn everybody_is_told_when_the_server_stops() {
     let refused = Client::to(server.address).ask("POST", "/echo/000/d/xhr", &[], "");
     assert_eq!(refused.status(), 503);
 }
+
+/// Reads a response's body at this many bytes a tenth of a second; returns its length.
+fn read_slowly(socket: &mut TcpStream, step: usize, until: &[u8]) -> usize {
+    use std::io::Read;
+    let (mut seen, mut buffer) = (Vec::new(), vec![0; step]);
+    loop {
+        let count = socket.read(&mut buffer).unwrap();
+        assert!(count > 0, "the server has closed");
+        seen.extend_from_slice(&buffer[..count]);
+        if seen.windows(until.len()).any(|window| window == until) {
+            return seen.len();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A socket whose kernel takes little at a time.
+fn narrow(server: &Server) -> TcpStream {
+    let socket = Socket2::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4 * 1024).unwrap();
+    socket.connect(&server.address.into()).unwrap();
+    let socket: TcpStream = socket.into();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    socket
+}
+
+/// Receives a message of 119 kB at 60 kB/s, four times as long as the delay; then the session must be there.
+fn receive_slowly(server: &Server, transport: &str) {
+    let message = format!("[\"{}~\"]", "x".repeat(119_000));
+    let (path, callback) = transport.split_once('?').unwrap_or((transport, ""));
+    let session = format!("/echo/000/slow{path}");
+    let method = if path.starts_with("xhr") {
+        "POST"
+    } else {
+        "GET"
+    };
+    let request = format!(
+        "{method} {session}/{path}?{callback} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    );
+    let mut slow = narrow(server);
+    slow.write_all(request.as_bytes()).unwrap();
+    let mut quick = Client::to(server.address);
+    let mut send = |message: &str| {
+        let sent = quick.ask("POST", &format!("{session}/xhr_send"), &[], message);
+        assert_eq!(sent.status(), 204, "{transport}: the session is lost");
+    };
+    // A poll ends with its open frame; a stream goes on, and its session is there when its head is.
+    let is_poll = ["xhr", "jsonp"].contains(&path);
+    read_slowly(&mut slow, 4096, if is_poll { b"o" } else { b"\r\n\r\n" });
+    std::thread::sleep(Duration::from_millis(100));
+    send(&message);
+    if is_poll {
+        slow.write_all(request.as_bytes()).unwrap();
+    }
+    let since = Instant::now();
+    let read = read_slowly(&mut slow, 6_000, b"~");
+    assert!(read >= 119_000, "{transport}: {read}");
+    assert!(since.elapsed() > Duration::from_secs(1), "{transport}");
+    send("[\"a\"]");
+}
+
+#[test]
+fn a_receiver_that_reads_slower_than_the_disconnect_delay_keeps_its_session() {
+    let server = echo(Timing {
+        disconnect: Duration::from_millis(500),
+        ..Timing::default()
+    });
+    for transport in [
+        "xhr",
+        "xhr_streaming",
+        "jsonp?c=f",
+        "eventsource",
+        "htmlfile?c=f",
+    ] {
+        receive_slowly(&server, transport);
+    }
+}

@@ -53,9 +53,14 @@ mod iframe_page {
         assert!(answer.header("expires").is_some());
         assert_eq!(answer.header("last-modified"), None);
         assert_eq!(answer.header("set-cookie"), None);
-        let library = answer.body.find("<script src=\"http").unwrap();
+        let library = answer
+            .body
+            .find("<script src=\"iframe.js\"></script>")
+            .unwrap();
         let start = answer.body.find("SockJS.bootstrap_iframe();").unwrap();
         assert!(library < start);
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors *"));
         answer.header("etag").unwrap().to_owned()
     }
 
@@ -95,6 +100,20 @@ mod iframe_page {
         ] {
             assert_eq!(get(&format!("/echo/{name}")).status(), 404, "{name}");
         }
+    }
+
+    #[test]
+    fn its_script_is_served_and_asked_for_again() {
+        let script = get("/echo/iframe.js");
+        assert_eq!(script.status(), 200);
+        let kind = Some("application/javascript; charset=UTF-8");
+        assert_eq!(script.header("content-type"), kind);
+        assert_eq!(script.header("cache-control"), Some("no-cache"));
+        assert!(script.body.contains("bootstrap_iframe"));
+        let tag = script.header("etag").unwrap();
+        let known = get_with("/echo/iframe.js", &[("if-none-match", tag)]);
+        assert_eq!((known.status(), known.body.as_str()), (304, ""));
+        assert_eq!(post("/echo/iframe.js", "").status(), 405);
     }
 
     #[test]
@@ -312,5 +331,38 @@ mod jsessionid_cookie {
             Some("JSESSIONID=abc.n1; path=/")
         );
         assert_eq!(cookie(&poll, "GET", &own), "JSESSIONID=abc.n1; path=/");
+    }
+}
+
+#[test]
+fn no_answer_is_to_be_taken_for_another_type_than_it_says() {
+    let path = session("echo");
+    let answers = [
+        get("/echo"),
+        get("/echo/info"),
+        get("/echo/iframe.html"),
+        get("/echo/iframe.js"),
+        get("/echo/nothing"),
+        post("/echo/info", ""),
+        options("/echo/info", &[]),
+        post(&format!("{path}/xhr"), ""),
+        post(&format!("{path}/xhr_send"), "[\"a\"]"),
+        post(&format!("{path}/xhr_send"), "["),
+        get(&format!("{path}/jsonp?c=f")),
+        get(&format!("{path}/jsonp")),
+        get(&format!("{path}/htmlfile")),
+    ];
+    for answer in answers {
+        let said = answer.header("x-content-type-options");
+        assert_eq!(said, Some("nosniff"), "{answer:?}");
+    }
+    for (method, transport) in [
+        ("POST", "xhr_streaming"),
+        ("GET", "eventsource"),
+        ("GET", "htmlfile?c=f"),
+    ] {
+        let head = Client::connect().open(method, &format!("{}/{transport}", session("echo")));
+        let said = head.header("x-content-type-options");
+        assert_eq!(said, Some("nosniff"), "{transport}");
     }
 }
