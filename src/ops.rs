@@ -46,7 +46,15 @@ impl Ops {
     }
 }
 
-/// `GET /healthz`, `/readyz` and `/metrics`; rejects every other path.
+/// Where tools of Fleet's ask, without a token, whether there is a server at all.
+const VERSION: &str = "/version";
+
+fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{{\"version\":\"{version}\"}}\n")
+}
+
+/// `GET /healthz`, `/readyz`, `/metrics` and `/version`; rejects every other path.
 #[must_use]
 pub fn routes(ops: Arc<Ops>) -> BoxedFilter<(Response,)> {
     warp::path::full()
@@ -55,13 +63,14 @@ pub fn routes(ops: Arc<Ops>) -> BoxedFilter<(Response,)> {
             let ops = Arc::clone(&ops);
             async move {
                 let (status, text) = match path.as_str() {
-                    "/healthz" | "/readyz" | "/metrics"
+                    "/healthz" | "/readyz" | "/metrics" | VERSION
                         if method != Method::GET && method != Method::HEAD =>
                     {
                         (StatusCode::METHOD_NOT_ALLOWED, String::new())
                     }
                     "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
                     "/readyz" => ops.readiness().await,
+                    VERSION => (StatusCode::OK, version()),
                     "/metrics" => (
                         StatusCode::OK,
                         ops.metrics
@@ -77,10 +86,11 @@ pub fn routes(ops: Arc<Ops>) -> BoxedFilter<(Response,)> {
                 if status == StatusCode::METHOD_NOT_ALLOWED {
                     headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
                 }
-                headers.insert(
-                    header::CONTENT_TYPE,
-                    HeaderValue::from_static("text/plain; charset=utf-8"),
-                );
+                let kind = match path.as_str() {
+                    VERSION => "application/json; charset=utf-8",
+                    _ => "text/plain; charset=utf-8",
+                };
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
                 headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 Ok(response)
             }

@@ -71,7 +71,11 @@ impl Agents {
     }
 
     /// The team of the body's secret. A good secret is never limited: fleets sit behind one address.
-    fn admit(&self, body: &Body<'_>, address: IpAddr) -> Result<Option<TeamId>, Refusal> {
+    pub(super) fn admit(
+        &self,
+        body: &Body<'_>,
+        address: IpAddr,
+    ) -> Result<Option<TeamId>, Refusal> {
         let offered = body.text("enroll_secret").unwrap_or_default();
         let team = {
             let state = self.catalog.read();

@@ -15,6 +15,7 @@ use warp::Reply as _;
 use warp::reply::Response;
 
 use super::Agents;
+use super::orbit::Orbit;
 use super::request::{Received, Request};
 use super::wire::answer::json;
 use super::wire::sieve::{Items, Sieve};
@@ -37,6 +38,7 @@ enum Route {
     Write,
     Log,
     Carve,
+    Orbit(Orbit),
     Unknown,
 }
 
@@ -44,7 +46,9 @@ impl Route {
     /// The route of a path; none if the path belongs to another face.
     fn of(path: &str) -> Option<Self> {
         let below = |prefix| path.strip_prefix(prefix);
-        let name = below("/api/osquery/").or_else(|| below("/api/v1/osquery/"))?;
+        let Some(name) = below("/api/osquery/").or_else(|| below("/api/v1/osquery/")) else {
+            return Orbit::of(path).map(Self::Orbit);
+        };
         Some(match name.strip_suffix('/').unwrap_or(name) {
             "distributed/read" => Self::Read,
             "distributed/write" => Self::Write,
@@ -136,8 +140,11 @@ impl Agents {
         if route == Route::Unknown {
             return Err(Refusal::NotFound);
         }
-        if head.method != Method::POST {
-            return Err(Refusal::Method);
+        match route {
+            Route::Orbit(orbit) if orbit.takes(&head.method) => {}
+            Route::Orbit(_) => return Err(Refusal::Method("GET, HEAD, POST")),
+            _ if head.method == Method::POST => {}
+            _ => return Err(Refusal::Method("POST")),
         }
         let headers = &head.headers;
         let stream = BodyDataStream::new(body);
@@ -171,6 +178,10 @@ impl Agents {
                 Box::pin(self.enroll(&text, address, now)).await
             }
             Route::Carve => Err(Refusal::NoCarving),
+            Route::Orbit(orbit) => {
+                let address = self.settings.trusted_proxies.client_address(peer, headers);
+                self.orbit(orbit, &text, address)
+            }
             Route::Write | Route::Log | Route::Unknown => Err(Refusal::NotFound),
         }
     }
@@ -264,9 +275,9 @@ pub(super) enum Refusal {
     /// No such route.
     #[error("not found")]
     NotFound,
-    /// Every route takes POST.
+    /// The route takes these.
     #[error("method not allowed")]
-    Method,
+    Method(&'static str),
 }
 
 impl From<Fault> for Refusal {
@@ -287,7 +298,7 @@ impl Refusal {
             Self::LogTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoCarving => StatusCode::NOT_IMPLEMENTED,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
 
@@ -327,7 +338,9 @@ impl Refusal {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         match self {
-            Self::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
+            Self::Method(allowed) => {
+                headers.insert(ALLOW, HeaderValue::from_static(allowed));
+            }
             Self::Limited(Wait(wait)) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
             }

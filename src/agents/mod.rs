@@ -13,6 +13,7 @@ mod handed;
 mod http;
 mod inventory;
 pub mod log;
+mod orbit;
 mod platform;
 mod request;
 pub mod wire;

@@ -10,6 +10,8 @@ use bytes::{BufMut, BytesMut};
 use super::wire::rows::{ADDED_COLUMNS, read};
 use crate::results::Answer;
 
+/// What spreadsheets may take for the beginning of a formula; the last four as keyboards of East Asia write them.
+const FORMULA: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
 /// Columns of one table; those beyond are not written.
 const COLUMNS_MAX: usize = 4_096;
 
@@ -60,7 +62,8 @@ impl Columns {
     }
 }
 
-fn write_line<'a>(cells: impl Iterator<Item = &'a str>, out: &mut BytesMut) {
+/// One line of cells.
+pub(super) fn write_line<'a>(cells: impl Iterator<Item = &'a str>, out: &mut BytesMut) {
     for (at, cell) in cells.enumerate() {
         if at > 0 {
             out.put_u8(b',');
@@ -72,8 +75,7 @@ fn write_line<'a>(cells: impl Iterator<Item = &'a str>, out: &mut BytesMut) {
 
 /// RFC 4180: quoted where it must be.
 fn write_cell(cell: &str, out: &mut BytesMut) {
-    let formula =
-        cell.starts_with(['=', '+', '-', '@', '\t', '\r']) && cell.parse::<f64>().is_err();
+    let formula = cell.starts_with(FORMULA) && cell.parse::<f64>().is_err();
     let quoted = formula || cell.contains([',', '"', '\n', '\r']);
     if !quoted {
         out.put_slice(cell.as_bytes());

@@ -11,6 +11,7 @@ use super::call::Call;
 use super::error::ApiError;
 use super::finder::{self, Wanted};
 use super::page::{self, Page};
+use super::renames::{Renamed, carried_over};
 use super::reply::Reply;
 use super::route::{Access, Route, run};
 use super::specs::{Numbers, check_name, labels as specs};
@@ -186,6 +187,7 @@ fn changed(state: &State, id: LabelId, body: &ChangeIn) -> Result<(Vec<Edit>, ()
             name_of(kind::LABEL, name),
             number,
         )));
+        edits.extend(carried_over(state, Renamed::Label, &label.name, name));
         next.name.clone_from(name);
     }
     if let Some(description) = &body.description {

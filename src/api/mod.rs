@@ -4,6 +4,7 @@ mod activities;
 mod audit;
 mod call;
 mod campaigns;
+mod compat;
 mod config;
 mod csv;
 mod docs;
@@ -17,6 +18,7 @@ mod openapi;
 mod page;
 mod patience;
 mod queries;
+mod renames;
 mod reply;
 mod route;
 mod run;
@@ -167,6 +169,7 @@ fn table() -> Vec<&'static [Route]> {
         campaigns::ROUTES,
         status::ROUTES,
         hosts::ROUTES,
+        compat::ROUTES,
         targets::ROUTES,
         labels::ROUTES,
         queries::ROUTES,

@@ -10,6 +10,7 @@ use super::audit;
 use super::call::Call;
 use super::error::ApiError;
 use super::page::{self, Page};
+use super::renames::{Renamed, carried_over};
 use super::reply::Reply;
 use super::route::{Access, Route, run};
 use super::run::saved;
@@ -234,6 +235,12 @@ fn changed(
         edits.push(Edit::Delete(kind::NAME, old));
         let name_record = Entity::Name(query_name(query.team, name), id.0);
         edits.push(Edit::Create(name_record));
+        edits.extend(carried_over(
+            state,
+            Renamed::Query(query.team),
+            &query.name,
+            name,
+        ));
         next.name.clone_from(name);
     }
     if let Some(description) = &body.description {

@@ -72,7 +72,8 @@ struct Head {
 /// Whether the API answers this path, if only with 404.
 fn is_ours(path: &str) -> bool {
     let Some(rest) = path.strip_prefix("/api/") else {
-        return false;
+        // With more slashes than one it is nobody's, and who meant us is to hear it in our words.
+        return path.starts_with("//") && path.trim_start_matches('/').starts_with("api/");
     };
     let mut segments = rest.split('/');
     match (segments.next(), segments.next(), segments.next()) {
@@ -173,12 +174,31 @@ fn once_each(route: &Route, query: &[(String, String)]) -> Result<(), ApiError> 
 }
 
 fn route_of(api: &Api, head: &Head) -> Result<(&'static Route, Params), ApiError> {
-    let nothing = || ApiError::NotFound("there is nothing at this path".to_owned());
+    let nothing = || ApiError::NotFound(nothing_at(head.path.as_str()));
     let path = below_version(head.path.as_str()).ok_or_else(nothing)?;
     match find(&api.table, &head.method, path) {
         Found::Route(route, params) => Ok((route, params)),
         Found::OtherMethods(allow) => Err(ApiError::Method(allow)),
         Found::Nothing => Err(nothing()),
+    }
+}
+
+/// Why nothing is at a path, for who may have meant another.
+fn nothing_at(path: &str) -> String {
+    let segments: Vec<&str> = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .collect();
+    match segments.as_slice() {
+        // What `fleetctl setup` asks; 404 tells it so.
+        ["api", version, "setup"] if VERSIONS.contains(version) => {
+            "this server is set up: its first start has made an admin. Log in with the password that it printed".to_owned()
+        }
+        _ if path.contains("//") => format!(
+            "there is nothing at this path: it has empty segments; /{} has none",
+            segments.join("/")
+        ),
+        _ => "there is nothing at this path".to_owned(),
     }
 }
 

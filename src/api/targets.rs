@@ -35,7 +35,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route::post("/targets/count", Access::To(Action::RunSaved), run!(count))
         .says("How many hosts a selection means, and how many of them are online.")
         .takes("{selected?: SelectedIds|null, query_id?: int|null}")
-        .gives("{targets_count: int, targets_online: int, targets_offline: int}"),
+        .gives("{targets_count: int, targets_online: int, targets_offline: int, targets_missing_in_action: int}"),
 ];
 
 #[derive(Deserialize)]
@@ -81,6 +81,7 @@ async fn count(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
         "targets_count": counts.total,
         "targets_online": counts.online,
         "targets_offline": counts.offline,
+        "targets_missing_in_action": counts.missing_in_action,
     })))
 }
 

@@ -12,6 +12,7 @@ use super::call::Call;
 use super::error::ApiError;
 use super::hosts::move_hosts;
 use super::page::{self, Page};
+use super::renames::{Renamed, carried_over};
 use super::reply::Reply;
 use super::route::{Access, Route, run};
 use super::specs::secrets::{SecretsIn, edits as secret_edits, faults as secret_faults};
@@ -198,6 +199,7 @@ async fn change(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
             edits.push(Edit::Delete(kind::NAME, name_of(kind::TEAM, &team.name)));
             let name_record = Entity::Name(name_of(kind::TEAM, name), u64::from(id.0));
             edits.push(Edit::Create(name_record));
+            edits.extend(carried_over(state, Renamed::Team, &team.name, name));
             next.name.clone_from(name);
         }
         if let Some(description) = &body.description {

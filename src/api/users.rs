@@ -339,7 +339,15 @@ async fn change(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
 }
 
 /// Somebody must remain who may do everything.
-fn keep_an_admin(state: &State, user: &User, role: Option<Role>) -> Result<(), ApiError> {
+/// One global admin must stay.
+///
+/// # Errors
+/// 422.
+pub(super) fn keep_an_admin(
+    state: &State,
+    user: &User,
+    role: Option<Role>,
+) -> Result<(), ApiError> {
     let was = user.global_role == Some(Role::Admin);
     if was && role != Some(Role::Admin) && !other_admin(state, user.id) {
         let reason = "the last global admin cannot be taken away";

@@ -2,6 +2,7 @@
 //! against the shape that the API's own OpenAPI document promises for it.
 
 mod campaigns;
+mod compat;
 pub mod documented;
 mod dry_run;
 mod errors;

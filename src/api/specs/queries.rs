@@ -22,10 +22,12 @@ use crate::results::{QueryId, TeamId};
 
 pub(in crate::api) const ROUTES: &[Route] = &[
     Route::get("/spec/queries", Access::To(Action::See), run!(list))
+        .also(&["/spec/reports"])
         .says("The specs of all saved queries, global ones or a team's.")
         .asks(&["team_id"])
         .gives("{specs: [QuerySpec]}"),
     Route::get("/spec/queries/{name}", Access::To(Action::See), run!(one))
+        .also(&["/spec/reports/{name}"])
         .says("The spec of one saved query.")
         .asks(&["team_id"])
         .gives("{specs: QuerySpec}"),
@@ -34,6 +36,7 @@ pub(in crate::api) const ROUTES: &[Route] = &[
         Access::To(Action::WriteQueries),
         run!(apply),
     )
+    .also(&["/spec/reports"])
     .says("Makes and changes saved queries, all or none; names identify.")
     .takes("{specs: [QuerySpecIn; 0..10000]|null}"),
 ];

@@ -21,15 +21,36 @@ use crate::catalog::{Edit, State};
 use crate::clock::Timestamp;
 use crate::results::TeamId;
 
-pub(in crate::api) const ROUTES: &[Route] = &[Route::post(
-    "/spec/teams",
-    Access::To(Action::WriteTeam),
-    run!(apply),
-)
-.also(&["/spec/fleets"])
-.says("Makes and changes teams, all or none; names identify. What a spec does not give stays as it is.")
-.takes("{specs: [TeamSpecIn; 0..10000]|null}")
-.gives("{team_ids_by_name: object}")];
+pub(in crate::api) const ROUTES: &[Route] = &[
+    Route::get("/spec/teams", Access::To(Action::See), run!(list))
+        .also(&["/spec/fleets"])
+        .says("Teams as their specs; secrets only for who may see them.")
+        .gives("{specs: [{name: string, agent_options: object|null, secrets?: [{secret: string}]}]}"),
+    Route::post("/spec/teams", Access::To(Action::WriteTeam), run!(apply))
+        .also(&["/spec/fleets"])
+        .says("Makes and changes teams, all or none; names identify. What a spec does not give stays as it is.")
+        .takes("{specs: [TeamSpecIn; 0..10000]|null}")
+        .gives("{team_ids_by_name: object}"),
+];
+
+async fn list(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
+    let actor = call.actor()?;
+    let state = api.parts.catalog.read();
+    let teams = state.teams.values().map(|(team, _)| team);
+    let seen = teams.filter(|team| actor.may_in(Action::See, Some(team.id)));
+    let specs = seen.map(|team| {
+        let mut spec = json!({"name": team.name, "agent_options": team.agent_options});
+        if actor.may_in(Action::Secrets, Some(team.id)) {
+            let secrets = state.secrets.values();
+            let own = secrets.filter(|secret| secret.team == Some(team.id));
+            let own: Vec<_> = own.map(|own| json!({"secret": own.secret})).collect();
+            spec["secrets"] = own.into();
+        }
+        spec
+    });
+    let specs: Vec<_> = specs.collect();
+    Ok(Reply::json(&json!({ "specs": specs })))
+}
 
 async fn apply(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let actor = call.actor()?;

@@ -424,3 +424,39 @@ async fn a_compressed_body_that_breaks_off_is_taken_as_far_as_it_goes() {
     assert_eq!(status, 400);
     assert!(!is_sent_again(&said), "{said}");
 }
+
+#[tokio::test]
+async fn hosts_with_orbit_are_answered_so_that_they_do_not_fail() {
+    let bed = Bed::new().await;
+    let enroll = "/api/fleet/orbit/enroll";
+    let body = json!({ "enroll_secret": SECRET, "hardware_uuid": "u" }).to_string();
+    let (status, said) = bed.send(Method::POST, enroll, &[], body).await;
+    assert_eq!(status, 200, "{said}");
+    let key = said["orbit_node_key"].as_str().unwrap().to_owned();
+    assert!(!key.is_empty());
+    let body = json!({ "enroll_secret": "wrong" }).to_string();
+    assert_eq!(bed.send(Method::POST, enroll, &[], body).await.0, 401);
+    let body = json!({ "orbit_node_key": key, "device_auth_token": "t" }).to_string();
+    for (path, expected) in [
+        ("/api/fleet/orbit/config", json!({ "notifications": {} })),
+        ("/api/latest/fleet/orbit/device_token", json!({})),
+    ] {
+        let answer = bed.send(Method::POST, path, &[], body.clone()).await;
+        assert_eq!(answer, (200, expected), "{path}");
+        assert_eq!(bed.send(Method::POST, path, &[], "{}").await.0, 401);
+        assert_eq!(bed.send(Method::GET, path, &[], "").await.0, 405);
+    }
+    for path in [
+        "/api/fleet/orbit/ping",
+        "/api/latest/fleet/device/ping",
+        "/api/latest/fleet/device/t/desktop",
+    ] {
+        assert_eq!(bed.send(Method::GET, path, &[], "").await.0, 200, "{path}");
+    }
+    assert_eq!(
+        bed.send(Method::HEAD, "/api/fleet/orbit/ping", &[], "")
+            .await
+            .0,
+        200
+    );
+}

@@ -73,7 +73,10 @@ PATCH /teams/$team {"name": "renamed"}
 POST /teams/$team/agent_options {"config": {"options": {"distributed_interval": 5}}}
 PATCH /teams/$team/secrets {"secrets": [{"secret": "the team's own"}]}
 POST /hosts/transfer {"team_id": $team, "hosts": [$host]}
+POST /hosts/transfer/filter {"team_id": null, "filters": {"query": "web"}}
 POST /hosts/search {"query": "web"}
+POST /translate {"list": [{"type": "host", "payload": {"identifier": "web"}}]}
+POST /users/roles/spec {"spec": {"roles": {"admin@example.com": {"global_role": "admin", "teams": []}}}}
 POST /targets {"query": "web"}
 POST /targets/count {"selected": {"hosts": [$host]}}
 POST /users/admin {"name": "N", "email": "n@example.com", "password": "a good long password", "global_role": "observer"}

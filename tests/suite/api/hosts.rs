@@ -241,14 +241,14 @@ async fn targets_are_searched_and_counted() {
     let team = server.team("Ubuntu folk").await;
     server.host("ubuntu-1", Some(team), &[8]).await;
     server.host("ubuntu-2", None, &[8]).await;
-    server.host("mac-1", Some(team), &[2]).await;
+    server.host("mac-1", Some(team), &[7]).await;
     let selected = json!({"labels": [8], "teams": [team]});
     let counts = server
         .post("/targets/count", json!({"selected": selected}))
         .await;
     assert_eq!(
         counts,
-        json!({"targets_count": 1, "targets_online": 1, "targets_offline": 0})
+        json!({"targets_count": 1, "targets_online": 1, "targets_offline": 0, "targets_missing_in_action": 0})
     );
     let body = json!({"query": "ubuntu", "selected": {"hosts": [1], "labels": [7, 8]}});
     let said = server.post("/targets", body).await;

@@ -282,3 +282,58 @@ async fn packs_are_listed_and_deleted() {
         env!("CARGO_PKG_VERSION")
     );
 }
+
+#[tokio::test]
+async fn a_pack_follows_what_it_names_when_that_is_renamed() {
+    let server = Server::start().await;
+    let team = server.team("the team").await;
+    let made = |path: &'static str, body| server.post(path, body);
+    let query = made(
+        "/queries",
+        json!({"name": "the query", "query": "select 1"}),
+    )
+    .await;
+    let of_team = json!({"name": "the query", "query": "select 2", "team_id": team});
+    let of_team = made("/queries", of_team).await;
+    let label = made("/labels", json!({"name": "the label", "query": "select 1"})).await;
+    let pack = json!({"name": "p",
+        "targets": {"labels": ["All Hosts", "the label"], "teams": ["the team"]},
+        "queries": [{"query": "the query", "interval": 60}, {"query": "the query", "name": "again", "interval": 60},
+            {"query": "not there yet", "interval": 60}]});
+    made(
+        "/spec/packs",
+        json!({"specs": [pack, {"name": "other", "queries": []}]}),
+    )
+    .await;
+    let number = |said: &Value, what: &str| said[what]["id"].as_u64().unwrap();
+    for (path, id, name) in [
+        ("queries", number(&of_team, "query"), "of the team"),
+        ("queries", number(&query, "query"), "a new query"),
+        ("labels", number(&label, "label"), "a new label"),
+        ("teams", u64::from(team), "a new team"),
+    ] {
+        let path = format!("/{path}/{id}");
+        server
+            .gives(200, Method::PATCH, &path, json!({"name": name}))
+            .await;
+    }
+    let spec = server.get("/spec/packs/p").await["specs"].clone();
+    assert_eq!(
+        spec["targets"]["labels"],
+        json!(["All Hosts", "a new label"])
+    );
+    assert_eq!(spec["targets"]["teams"], json!(["a new team"]));
+    let queries = spec["queries"].as_array().unwrap().iter();
+    let queries: Vec<_> = queries
+        .map(|query| (query["query"].clone(), query["name"].clone()))
+        .collect();
+    let expected = [
+        ("a new query", "the query"),
+        ("a new query", "again"),
+        ("not there yet", "not there yet"),
+    ];
+    assert_eq!(
+        queries,
+        expected.map(|(query, name)| (json!(query), json!(name)))
+    );
+}
