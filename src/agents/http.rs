@@ -15,8 +15,8 @@ use warp::Reply as _;
 use warp::reply::Response;
 
 use super::Agents;
-use super::orbit::Orbit;
 use super::request::{Received, Request};
+use super::route::Route;
 use super::wire::answer::json;
 use super::wire::sieve::{Items, Sieve};
 use super::wire::{self, Body, Fault};
@@ -28,48 +28,6 @@ use crate::net::body::{self, BodyError};
 use crate::net::{Answering, Arrival};
 use crate::store::StoreError;
 use crate::telemetry::metrics::names;
-
-/// A route of the face.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
-    Enroll,
-    Config,
-    Read,
-    Write,
-    Log,
-    Carve,
-    Orbit(Orbit),
-    Unknown,
-}
-
-impl Route {
-    /// The route of a path; none if the path belongs to another face.
-    fn of(path: &str) -> Option<Self> {
-        let below = |prefix| path.strip_prefix(prefix);
-        let Some(name) = below("/api/osquery/").or_else(|| below("/api/v1/osquery/")) else {
-            return Orbit::of(path).map(Self::Orbit);
-        };
-        Some(match name.strip_suffix('/').unwrap_or(name) {
-            "distributed/read" => Self::Read,
-            "distributed/write" => Self::Write,
-            "enroll" => Self::Enroll,
-            "config" => Self::Config,
-            "log" => Self::Log,
-            "carve/begin" | "carve/block" => Self::Carve,
-            _ => Self::Unknown,
-        })
-    }
-
-    /// The parts of a body that are kept one by one if it cannot be kept whole: of those bodies that an agent sends
-    /// again until they are taken.
-    const fn items(self) -> Option<Items> {
-        match self {
-            Self::Write => Some(Items::Queries),
-            Self::Log => Some(Items::Data),
-            _ => None,
-        }
-    }
-}
 
 /// The node key that newer agents name before their body (spec of the agents' wire).
 fn node_key(headers: &HeaderMap) -> Option<&str> {
@@ -387,27 +345,5 @@ impl Ready {
     /// Taken.
     pub(super) fn done() -> Response {
         reply(Bytes::from_static(b"{}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_prefixes_lead_to_every_route_and_others_to_none() {
-        assert_eq!(
-            Route::of("/api/osquery/distributed/read"),
-            Some(Route::Read)
-        );
-        assert_eq!(
-            Route::of("/api/v1/osquery/distributed/write/"),
-            Some(Route::Write)
-        );
-        assert_eq!(Route::of("/api/v1/osquery/enroll"), Some(Route::Enroll));
-        assert_eq!(Route::of("/api/osquery/carve/block"), Some(Route::Carve));
-        assert_eq!(Route::of("/api/osquery/"), Some(Route::Unknown));
-        assert_eq!(Route::of("/api/osquery"), None);
-        assert_eq!(Route::of("/api/v1/fleet/queries"), None);
     }
 }

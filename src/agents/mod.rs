@@ -16,6 +16,7 @@ pub mod log;
 mod orbit;
 mod platform;
 mod request;
+mod route;
 pub mod wire;
 
 use std::net::IpAddr;

@@ -2,57 +2,14 @@
 
 use std::net::IpAddr;
 
-use http::Method;
 use warp::reply::Response;
 
 use super::Agents;
 use super::http::{Refusal, reply};
+use super::route::Orbit;
 use super::wire::Body;
 use super::wire::answer::json;
 use crate::auth::agent;
-
-/// A route of orbit or of the device page that it opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Orbit {
-    /// A secret for a key.
-    Enroll,
-    /// Whether the server is there.
-    Ping,
-    /// What orbit is to run; nothing.
-    Config,
-    /// The token by which a device's user is known; not kept.
-    DeviceToken,
-    /// What the device's menu shows.
-    Desktop,
-}
-
-impl Orbit {
-    /// The route of a path; none if it is not orbit's.
-    pub(super) fn of(path: &str) -> Option<Self> {
-        let rest = path.strip_prefix("/api/")?;
-        let rest = ["v1/", "latest/", "2022-04/"]
-            .iter()
-            .find_map(|version| rest.strip_prefix(version))
-            .unwrap_or(rest);
-        let segments: Vec<&str> = rest.strip_prefix("fleet/")?.split('/').collect();
-        match segments.as_slice() {
-            ["orbit", "enroll"] => Some(Self::Enroll),
-            ["orbit" | "device", "ping"] => Some(Self::Ping),
-            ["orbit", "config"] => Some(Self::Config),
-            ["orbit", "device_token"] => Some(Self::DeviceToken),
-            ["device", token, "desktop"] if !token.is_empty() => Some(Self::Desktop),
-            _ => None,
-        }
-    }
-
-    /// The methods that it takes.
-    pub(super) fn takes(self, method: &Method) -> bool {
-        match self {
-            Self::Ping | Self::Desktop => matches!(*method, Method::GET | Method::HEAD),
-            Self::Enroll | Self::Config | Self::DeviceToken => *method == Method::POST,
-        }
-    }
-}
 
 impl Agents {
     /// Answers orbit. Keys are made and not kept: what they open is the same for all.
