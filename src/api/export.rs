@@ -14,7 +14,8 @@ use super::call::Call;
 use super::csv;
 use super::error::ApiError;
 use super::reply::Reply;
-use crate::results::{CampaignId, Record, Seq};
+use crate::auth::Actor;
+use crate::results::{Campaign, CampaignId, Record, Seq};
 
 /// Bytes of answers that are read from the store at once.
 pub(super) const READ_BYTES: usize = 256 * 1024;
@@ -58,6 +59,7 @@ pub(super) async fn results(api: Arc<Api>, call: Call) -> Result<Reply, ApiError
     let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
     let export = Export {
         api: Arc::clone(&api),
+        reader: (actor.clone(), campaign),
         id,
         sender,
     };
@@ -74,6 +76,8 @@ pub(super) async fn results(api: Arc<Api>, call: Call) -> Result<Reply, ApiError
 /// Writes into the stream of one response; ends early when the client is gone.
 struct Export {
     api: Arc<Api>,
+    /// Whoever is no longer allowed to read the campaign gets no more of it.
+    reader: (Actor, Campaign),
     id: CampaignId,
     sender: mpsc::Sender<Result<Bytes, io::Error>>,
 }
@@ -148,6 +152,11 @@ impl Export {
 
     /// The next records; none at the end of the log as it is now.
     async fn read(&self, after: &mut Seq) -> Result<Option<Vec<Record>>, Over> {
+        if !self.is_allowed() {
+            let why = "the right to read this campaign is gone";
+            let _ = self.sender.send(Err(io::Error::other(why))).await;
+            return Err(Over);
+        }
         let read = self.api.parts.store.read(self.id, *after, READ_BYTES).await;
         match read {
             Ok(records) => {
@@ -163,6 +172,13 @@ impl Export {
                 Err(Over)
             }
         }
+    }
+
+    fn is_allowed(&self) -> bool {
+        let (actor, campaign) = &self.reader;
+        let now = self.api.parts.clock.now();
+        let actor = self.api.parts.auth.renew(actor, now);
+        actor.is_some_and(|actor| actor.may_watch(campaign))
     }
 
     async fn send(&self, piece: BytesMut) -> Result<(), Over> {

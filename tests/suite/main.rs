@@ -25,6 +25,7 @@ mod console;
 mod conversations;
 mod document;
 mod durability;
+mod endings;
 mod hosts;
 mod http;
 mod main_job;

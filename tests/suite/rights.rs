@@ -14,7 +14,7 @@ use crate::viewer::{Heard, Viewer};
 
 /// The promise is a second; debug builds share this machine with other tests.
 const SOON: Duration = Duration::from_secs(5);
-const ALL: [Transport; 5] = [
+pub const ALL: [Transport; 5] = [
     Transport::Raw,
     Transport::WebSocket,
     Transport::XhrStreaming,
@@ -79,14 +79,19 @@ async fn as_user(
         .await
 }
 
-async fn as_admin(broker: &Broker, method: Method, path: &str, body: Value) -> Value {
+pub async fn as_admin(broker: &Broker, method: Method, path: &str, body: Value) -> Value {
     let (status, said) = as_user(broker, TOKEN, method, path, body).await;
     assert_eq!(status, 200, "{path}: {said}");
     said
 }
 
 /// A stream that watches, or has only authenticated if no campaign is given.
-async fn open(broker: &Broker, transport: Transport, token: &str, campaign: Option<u64>) -> Stream {
+pub async fn open(
+    broker: &Broker,
+    transport: Transport,
+    token: &str,
+    campaign: Option<u64>,
+) -> Stream {
     let session: String = format!("{:?}", Instant::now())
         .chars()
         .filter(char::is_ascii_digit)
@@ -106,7 +111,7 @@ async fn open(broker: &Broker, transport: Transport, token: &str, campaign: Opti
     stream
 }
 
-async fn next(stream: &mut Stream) -> Value {
+pub async fn next(stream: &mut Stream) -> Value {
     let text = tokio::time::timeout(Duration::from_secs(30), stream.next()).await;
     serde_json::from_str(&text.expect("a message comes").expect("the stream goes on")).unwrap()
 }
@@ -301,6 +306,64 @@ async fn whoever_is_moved_to_another_team_reads_the_former_ones_campaigns_no_lon
 }
 
 #[tokio::test]
+async fn whoever_is_no_admin_any_more_watches_no_campaigns_of_others() {
+    let broker = Broker::start(&[]).await;
+    Host::enroll_many(&broker, 1).await;
+    let campaign = broker.run_on_all("select 1").await;
+    let admin = Person::new(&broker, "a", json!({ "global_role": "admin" })).await;
+    let mut stream = open(&broker, Transport::WebSocket, &admin.token, Some(campaign)).await;
+    let own = admin.run(&broker, &[1]).await;
+    let mut kept = open(&broker, Transport::Raw, &admin.token, Some(own)).await;
+    let user = format!("/users/{}", admin.id);
+    as_admin(
+        &broker,
+        Method::PATCH,
+        &user,
+        json!({ "global_role": "maintainer" }),
+    )
+    .await;
+    assert_ends("no admin any more", &mut stream).await;
+    let quiet = tokio::time::timeout(Duration::from_millis(300), kept.next()).await;
+    assert!(
+        !matches!(quiet, Ok(None)),
+        "their own campaign's stream has ended"
+    );
+    as_admin(&broker, Method::DELETE, &user, Value::Null).await;
+    assert_ends("deleted", &mut kept).await;
+}
+
+#[tokio::test]
+async fn an_export_ends_with_the_right_to_read_it() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let broker = Broker::start(&[]).await;
+    let hosts = Host::enroll_many(&broker, 120).await;
+    let person = Person::new(&broker, "p", json!({ "global_role": "maintainer" })).await;
+    let all: Vec<u64> = (1..=120).collect();
+    let campaign = person.run(&broker, &all).await;
+    for host in &hosts {
+        let rows = json!([{ "a": "x".repeat(100_000) }]);
+        assert_eq!(host.answer(&broker, campaign, rows).await, 200);
+    }
+    let mut socket = tokio::net::TcpStream::connect(&broker.address)
+        .await
+        .unwrap();
+    let request = format!(
+        "GET /api/v1/fleet/campaigns/{campaign}/results HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n",
+        person.token
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut piece = vec![0; 10_000];
+    assert!(socket.read(&mut piece).await.unwrap() > 0);
+    let user = format!("/users/{}", person.id);
+    as_admin(&broker, Method::DELETE, &user, Value::Null).await;
+    let mut rest = Vec::new();
+    let reading = tokio::time::timeout(Duration::from_secs(30), socket.read_to_end(&mut rest));
+    let _ = reading.await.expect("the export ends");
+    assert!(rest.len() < 11_000_000, "all of it came");
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "it looks complete");
+}
+
+#[tokio::test]
 async fn what_may_not_be_watched_sounds_like_what_is_not_there() {
     let broker = Broker::start(&[]).await;
     Host::enroll_many(&broker, 1).await;
@@ -323,133 +386,4 @@ async fn what_may_not_be_watched_sounds_like_what_is_not_there() {
     }
     assert_eq!(heard[0], heard[1]);
     assert!(heard[0].0.contains("campaign_not_found"), "{heard:?}");
-}
-
-/// Starts a campaign, watches it at one node and stops it at the other.
-async fn a_stop_is_told(here: &Broker, there: &Broker) {
-    let hosts = Host::enroll_many(here, 2).await;
-    for host in &hosts {
-        host.read(here).await;
-    }
-    let campaign = here.run_on_all("select 1").await;
-    let mut streams = Vec::new();
-    for transport in ALL {
-        streams.push(open(here, transport, TOKEN, Some(campaign)).await);
-    }
-    assert_eq!(hosts[0].answer(there, campaign, json!([])).await, 200);
-    for stream in &mut streams {
-        while next(stream).await["type"] != "result" {}
-    }
-    let path = format!("/campaigns/{campaign}/stop");
-    let stopped = as_admin(there, Method::POST, &path, json!({})).await;
-    let since = Instant::now();
-    for stream in &mut streams {
-        let status = loop {
-            let message = next(stream).await;
-            if message["type"] == "status" && message["data"]["status"] == "finished" {
-                break message;
-            }
-        };
-        let ended = json!({ "reason": "stopped", "by": "admin@example.com" });
-        assert_eq!(status["data"]["ended"], ended);
-        assert_eq!(status["data"]["actual_results"], 1);
-    }
-    // With the next tick it would be up to five seconds.
-    assert!(since.elapsed() < Duration::from_secs(3), "{since:?}");
-    let told = &stopped["campaign"];
-    assert_eq!(
-        (&told["ending"], &told["stopped_by"]),
-        (&json!("stopped"), &json!(1))
-    );
-    assert!(!hosts[1].is_given(here, campaign).await);
-    assert!(!hosts[1].is_given(there, campaign).await);
-}
-
-#[tokio::test]
-async fn viewers_hear_at_once_that_a_campaign_was_stopped_and_by_whom() {
-    let broker = Broker::start(&[]).await;
-    a_stop_is_told(&broker, &broker).await;
-}
-
-#[tokio::test]
-async fn viewers_of_another_node_hear_at_once_that_a_campaign_was_stopped() {
-    if !is_installed() {
-        return;
-    }
-    let redis = RedisServer::start();
-    let url = redis.url();
-    let a = Broker::start(&["--store", &url, "--node", "a"]).await;
-    let b = Broker::start(&["--store", &url, "--node", "b"]).await;
-    a_stop_is_told(&a, &b).await;
-}
-
-/// `answerback query` against this broker.
-fn query(broker: &Broker) -> tokio::process::Child {
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_answerback"));
-    command
-        .args(["query", "select 1", "--labels", "All Hosts", "--url"])
-        .args([&broker.url(""), "--token", TOKEN])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap()
-}
-
-#[tokio::test]
-async fn a_store_that_hangs_is_a_warning_for_viewers_and_for_the_command_line() {
-    if !is_installed() {
-        return;
-    }
-    let redis = RedisServer::start();
-    let broker = Broker::start(&["--store", &redis.url(), "--node", "a"]).await;
-    let hosts = Host::enroll_many(&broker, 1).await;
-    hosts[0].read(&broker).await;
-    let query = query(&broker);
-    let campaign = loop {
-        let (_, said) = broker.get("/api/v1/fleet/campaigns").await;
-        let newest = &said["campaigns"][0];
-        if newest["state"] == "running" {
-            break newest["id"].as_u64().unwrap();
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    let mut viewer = Viewer::watch(&broker, campaign, 0).await;
-    assert_eq!(viewer.message().await["type"], "totals");
-    redis.freeze();
-    let warning = loop {
-        let message = viewer.message().await;
-        if message["type"] == "error" {
-            break message;
-        }
-    };
-    assert_eq!(
-        (&warning["code"], &warning["final"]),
-        (&json!("store_unavailable"), &json!(false)),
-        "{warning}"
-    );
-    // Who comes now is told that it mends itself, and to come again.
-    let mut late = Viewer::watch(&broker, campaign, 0).await;
-    let refused = late.message().await;
-    assert_eq!(
-        (&refused["code"], &refused["final"]),
-        (&warning["code"], &json!(false))
-    );
-    redis.thaw();
-    let give_up = Instant::now() + Duration::from_secs(30);
-    while hosts[0]
-        .answer(&broker, campaign, json!([{ "a": "1" }]))
-        .await
-        != 200
-    {
-        assert!(Instant::now() < give_up, "Redis does not come back");
-    }
-    viewer.until_results(1).await;
-    let done = tokio::time::timeout(Duration::from_secs(30), query.wait_with_output()).await;
-    let done = done.expect("the command ends").unwrap();
-    let printed = String::from_utf8_lossy(&done.stdout);
-    assert!(
-        done.status.success() && printed.contains("\"a\""),
-        "{done:?}"
-    );
 }

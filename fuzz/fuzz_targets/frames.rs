@@ -1,0 +1,8 @@
+//! See `targets/frames.rs`.
+
+#![no_main]
+
+#[path = "../targets/frames.rs"]
+mod target;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| target::check(data));
