@@ -80,7 +80,17 @@ pub(super) fn rest(parts: &Parts, ops: Arc<Ops>) -> BoxedFilter<(Response,)> {
         .unify()
         .recover(nowhere)
         .unify()
+        .map(unsniffed)
         .boxed()
+}
+
+/// Browsers must not take an answer for another type than it says.
+fn unsniffed(mut response: Response) -> Response {
+    let nosniff = HeaderValue::from_static("nosniff");
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
 }
 
 async fn nowhere(_: Rejection) -> Result<Response, Infallible> {

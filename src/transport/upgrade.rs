@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -56,7 +57,8 @@ impl Refusal {
         } else {
             Bytes::from(self.to_string())
         };
-        answer(status, [header], body)
+        let nosniff = HeaderValue::from_static("nosniff");
+        answer(status, [header, (X_CONTENT_TYPE_OPTIONS, nosniff)], body)
     }
 }
 

@@ -98,6 +98,28 @@ async function patience(page) {
   return { counts: await page.textContent("#counts") };
 }
 
+// The first connection breaks after a result; what the second one asks for.
+async function resume(page) {
+  const selects = [];
+  await page.routeWebSocket("**/results/websocket", (socket) => {
+    const server = socket.connectToServer();
+    socket.onMessage((text) => {
+      const { type, data } = JSON.parse(text);
+      if (type === "select_campaign") selects.push(data);
+      server.send(text);
+    });
+    server.onMessage((text) => {
+      socket.send(text);
+      if (selects.length === 1 && JSON.parse(text).type === "result") {
+        socket.close({ code: 4000 });
+        server.close();
+      }
+    });
+  });
+  await run(page);
+  return { selects, shown: await page.textContent("#shown") };
+}
+
 // A JSONP answer of this origin is no script here, however it gets into the page.
 async function scripts(page) {
   return page.evaluate(() => new Promise((done) => {
@@ -159,7 +181,7 @@ try {
   await page.goto(between ? `http://127.0.0.1:${between.address().port}` : input.base);
   const alone = task === "scripts";
   if (!alone) await logIn(page);
-  const said = await { columns, failures, expiry, stop, patience, scripts, blocked }[task](page);
+  const said = await { columns, failures, expiry, stop, patience, scripts, blocked, resume }[task](page);
   console.log(JSON.stringify({ ...said, faults }));
 } finally {
   await browser.close();

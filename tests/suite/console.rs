@@ -201,6 +201,20 @@ async fn where_websockets_are_blocked_answers_come_over_http() {
 }
 
 #[tokio::test]
+async fn a_broken_stream_is_resumed_where_it_was_with_the_epoch_of_that_place() {
+    let broker = Broker::start(&[]).await;
+    let hosts = Host::enroll_many(&broker, 30).await;
+    let answers = (&hosts[..], json!([{ "a": "1" }]), None);
+    let seen = played(&broker, answers, "resume", json!({ "hosts": 30 })).await;
+    let selects = seen["selects"].as_array().unwrap();
+    assert!(selects.len() >= 2, "{seen}");
+    assert_eq!(selects[0]["after"], 0, "{seen}");
+    assert!(selects[1]["after"].as_u64() >= Some(1), "{seen}");
+    assert_eq!(selects[1]["epoch"], 0, "{seen}");
+    assert_eq!(seen["shown"], "30 rows", "none twice and none lost");
+}
+
+#[tokio::test]
 async fn a_jsonp_answer_is_no_script_of_the_console() {
     let broker = Broker::start(&[]).await;
     let seen = console(&broker, "scripts", json!({}), QUIET).await;

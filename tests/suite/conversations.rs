@@ -29,6 +29,8 @@ const BUDGET: usize = 8 * 1024;
 /// A campaign whose answers are four times as long as what memory keeps of them.
 struct Stage {
     store: Arc<EmbeddedStore>,
+    auth: Arc<Auth>,
+    clock: Clock,
     viewers: Viewers,
     campaign: Campaign,
     _dir: TempDir,
@@ -55,7 +57,13 @@ impl Stage {
         bootstrap(&catalog, &presets, START).await.unwrap();
         let auth = Arc::new(Auth::new(Arc::clone(&catalog), auth::Settings::default()));
         let clock = Clock::manual(START);
-        let viewers = Viewers::new(store.clone(), catalog, auth, clock, "a".to_owned());
+        let viewers = Viewers::new(
+            store.clone(),
+            catalog,
+            Arc::clone(&auth),
+            clock.clone(),
+            "a".to_owned(),
+        );
         let question = Question {
             query_id: QueryId(1),
             query_name: None,
@@ -67,6 +75,8 @@ impl Stage {
         let campaign = store.create(question, START).await.unwrap();
         Self {
             store,
+            auth,
+            clock,
             viewers,
             campaign,
             _dir: dir,
@@ -75,6 +85,10 @@ impl Stage {
 
     /// A viewer that has selected the campaign and heard the totals.
     async fn viewer(&self) -> Watching {
+        self.viewer_with(TOKEN).await
+    }
+
+    async fn viewer_with(&self, token: &str) -> Watching {
         let bell = Bell::default();
         let opened = Opened {
             transport: Transport::RawWebSocket,
@@ -84,7 +98,7 @@ impl Stage {
         };
         let mut conversation = self.viewers.open(opened, START);
         for message in [
-            json!({ "type": "auth", "data": { "token": TOKEN } }),
+            json!({ "type": "auth", "data": { "token": token } }),
             json!({ "type": "select_campaign", "data": { "campaign_id": self.campaign.id.0 } }),
         ] {
             conversation.message(&message.to_string(), START);
@@ -211,4 +225,45 @@ async fn results_that_a_failover_replaced_are_not_read_back_from_the_store() {
     let (count, told) = watching.results().await;
     assert_eq!(count, 5, "up to there both are the same");
     watching.assert_told(&told, 6, HOSTS).await;
+}
+
+#[tokio::test]
+async fn a_session_that_has_run_out_ends_its_streams_without_any_occasion() {
+    let stage = Stage::set().await;
+    let day = Duration::from_secs(24 * 3600);
+    let expires = Some((START + day).secs());
+    let token = stage.auth.issue(UserId(1), expires, START).await.unwrap();
+    let mut watching = stage.viewer_with(&token).await;
+    let mut forever = stage.viewer().await;
+    let viewers = stage.viewers.clone();
+    let running = tokio::spawn(async move { viewers.run().await });
+    stage.clock.advance(day);
+    let told = loop {
+        let Next::Messages(messages) = watching.next().await else {
+            panic!("no message");
+        };
+        let last = parsed(messages.last().unwrap());
+        if last["type"] == "error" {
+            break last;
+        }
+    };
+    assert_eq!(
+        (&told["code"], &told["final"]),
+        (&json!("unauthorized"), &json!(true))
+    );
+    assert!(matches!(
+        watching.next().await,
+        Next::Close { code: 1000, .. }
+    ));
+    // A program's token does not run out.
+    loop {
+        match forever.conversation.next(Form::RawFrame, BUDGET, START) {
+            Next::Wait => break,
+            Next::Messages(messages) => {
+                assert!(messages.iter().all(|one| parsed(one)["type"] != "error"));
+            }
+            next => panic!("{next:?}"),
+        }
+    }
+    running.abort();
 }

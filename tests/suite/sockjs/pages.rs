@@ -351,6 +351,9 @@ fn no_answer_is_to_be_taken_for_another_type_than_it_says() {
         get(&format!("{path}/jsonp?c=f")),
         get(&format!("{path}/jsonp")),
         get(&format!("{path}/htmlfile")),
+        get("/echo/websocket"),
+        get(&format!("{path}/websocket")),
+        post("/echo/websocket", ""),
     ];
     for answer in answers {
         let said = answer.header("x-content-type-options");
