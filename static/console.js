@@ -156,11 +156,18 @@ function watch() {
     result,
     error: ({ data, code, final }) => {
       complain(query, data);
-      if (code === "unauthorized") leave("Your session has ended. Log in again.");
-      else if (final !== false) finish();
+      if (final !== false) finish();
+      if (code === "unauthorized") explain();
     },
     connection: (text) => { by("connection").textContent = text; },
   });
+}
+
+// Whether the session is gone, which `call` says, or only the right to watch this query.
+async function explain() {
+  const asker = token;
+  const known = await call("GET", "/me").catch(() => null);
+  if (known && token === asker) complain(query, "You may not watch this query any more.");
 }
 
 // Ends the question for the hosts, too.
