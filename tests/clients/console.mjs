@@ -78,7 +78,7 @@ async function expiry(page) {
   await run(page, null);
   await page.waitForFunction(() => document.querySelector("#connection").textContent === "live");
   await end();
-  await page.waitForSelector("#login", { state: "visible", timeout: 5_000 });
+  await page.waitForSelector("#login", { state: "visible", timeout: 20_000 });
   return { idle, streaming: await page.textContent("#login .error") };
 }
 
