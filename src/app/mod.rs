@@ -1,6 +1,7 @@
 //! Builds the broker out of its parts, runs it, and owns the order in which it stops.
 
 mod banner;
+mod descriptors;
 mod housekeeping;
 mod nodes;
 mod routes;
@@ -31,7 +32,8 @@ const DEMO_INTERVAL: Duration = Duration::from_secs(10);
 /// When it cannot start; the error says which part could not and why.
 pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let parts = start::start(&settings).await?;
-    let listener = Listener::bind(settings.listen, &start::net_settings(&settings))
+    let net_settings = start::net_settings(&settings);
+    let listener = Listener::bind(settings.listen, &net_settings)
         .with_context(|| format!("cannot listen on {}", settings.listen))?;
     let address = listener.local_address()?;
     let tls = start::tls(&settings)?;
@@ -48,7 +50,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         listener,
         tls,
         service,
-        start::net_settings(&settings),
+        net_settings,
         over.child_token(),
     ));
     let url = banner::url(address, settings.tls != TlsFiles::None);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio_util::task::TaskTracker;
 
-use super::stores;
+use super::{descriptors, stores};
 use crate::agents::log::SinkSettings;
 use crate::agents::{self, Agents, LogSink};
 use crate::api::{self, Api};
@@ -168,7 +168,8 @@ fn agents(
 
 pub(super) fn net_settings(settings: &Settings) -> net::Settings {
     net::Settings {
-        connections: settings.connections,
+        connections: descriptors::connections(settings.connections),
+        proxies: TrustedProxies::new(settings.trusted_proxies.iter().copied()),
         ..net::Settings::default()
     }
 }

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
-use super::Settings;
-use super::socket::Place;
+use super::places::{Place, Places};
+use super::{Settings, TrustedProxies};
 
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
@@ -23,7 +22,8 @@ const PROBES: u32 = 4;
 #[derive(Debug)]
 pub struct Listener {
     inner: TcpListener,
-    places: Arc<Semaphore>,
+    places: Places,
+    proxies: TrustedProxies,
     keepalive: TcpKeepalive,
     user_timeout: Duration,
     unsent_bytes: u32,
@@ -51,9 +51,8 @@ impl Listener {
             .with_retries(PROBES);
         Ok(Self {
             inner: TcpListener::from_std(socket.into())?,
-            places: Arc::new(Semaphore::new(
-                settings.connections.min(Semaphore::MAX_PERMITS),
-            )),
+            places: Places::new(settings.connections),
+            proxies: settings.proxies.clone(),
             keepalive,
             user_timeout: settings.user_timeout,
             unsent_bytes: settings.unsent_bytes,
@@ -70,20 +69,22 @@ impl Listener {
 
     /// The next connection, once there is a place for it. Faults of single connections and shortages
     /// of the machine are waited out: a listener does not end by itself.
-    pub(super) async fn accept(&self) -> (TcpStream, SocketAddr, Place) {
+    pub(super) async fn accept(&self) -> (TcpStream, SocketAddr, Arc<Place>) {
         loop {
-            // The semaphore is never closed; were it, waiting for ever is what a full server does.
-            let Ok(permit) = Arc::clone(&self.places).acquire_owned().await else {
-                std::future::pending::<()>().await;
-                continue;
-            };
+            self.places.free().await;
             match self.inner.accept().await {
                 Ok((stream, peer)) => {
+                    let address = peer.ip().to_canonical();
+                    let client = (!self.proxies.is_trusted(address)).then_some(address);
+                    let Some(place) = self.places.take(client) else {
+                        tracing::debug!(%peer, "connection dropped: its address has too many");
+                        continue;
+                    };
                     if let Err(fault) = self.prepare(&stream) {
                         tracing::debug!(%fault, "connection ended before it was set up");
                         continue;
                     }
-                    return (stream, peer, Place::new(permit));
+                    return (stream, peer, Arc::new(place));
                 }
                 Err(fault) if is_of_the_connection(&fault) => {
                     tracing::debug!(%fault, "connection ended before it was accepted");

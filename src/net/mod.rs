@@ -6,6 +6,8 @@ pub mod handover;
 pub mod listener;
 pub mod peer;
 pub mod pinned;
+mod places;
+mod refusal;
 pub mod serve;
 mod signal;
 pub mod socket;
@@ -25,9 +27,12 @@ pub use socket::Socket;
 /// How connections are accepted, kept and bounded.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Connections alive at once, TLS handshakes and WebSockets included. The next one waits in the
-    /// kernel's backlog until one ends. Each costs a file descriptor.
+    /// Connections alive at once, TLS handshakes and WebSockets included. For the next one an idle one gives way, of
+    /// whoever has most; are all busy, it waits in the kernel's backlog. One address alone may have four fifths. Each
+    /// costs a file descriptor.
     pub connections: usize,
+    /// Who is not one client: such an address may have as many connections as there are.
+    pub proxies: TrustedProxies,
     /// Connections that wait in the kernel to be accepted; the kernel caps it at `somaxconn`.
     pub backlog: u32,
     /// From the accept to the end of the TLS handshake.
@@ -58,6 +63,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             connections: 50_000,
+            proxies: TrustedProxies::default(),
             backlog: 4096,
             handshake: Duration::from_secs(10),
             first_request: Duration::from_secs(10),

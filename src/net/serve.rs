@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
@@ -14,17 +15,19 @@ use futures_util::future::FusedFuture;
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderValue, Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::handover::{self, Handover, Writing};
+use super::places::Place;
+use super::refusal;
 use super::signal::Signal;
-use super::socket::Place;
 use super::tls::Tls;
 use super::{Arrival, ConnInfo, Listener, Settings, Socket};
 use crate::telemetry::metrics::names;
@@ -114,7 +117,13 @@ where
     B::Data: Buf + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, place: Place, ending: Signal) {
+    async fn connection(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: Arc<Place>,
+        ending: Signal,
+    ) {
         let info = ConnInfo {
             peer,
             tls: self.tls.is_some(),
@@ -128,6 +137,7 @@ where
                 let outcome = tokio::select! {
                     outcome = handshake => outcome,
                     () = ending.given() => return,
+                    () = place.gives_way() => return,
                 };
                 match outcome {
                     Ok(Ok(stream)) => Socket::tls(stream, place),
@@ -164,9 +174,12 @@ where
         spoken: &AtomicBool,
     ) -> Option<Writing> {
         let flushed = socket.watch_flushes();
+        let place = socket.place();
+        place.idle();
         let handed = HandedOver::default();
         let service = service_fn(|request: Request<Incoming>| {
             spoken.store(true, Ordering::Relaxed);
+            place.busy();
             // What hyper has not written yet would be lost with it.
             let hands_over = handover::may_follow(&request) && flushed.get();
             let connection = ConnInfo { hands_over, ..info };
@@ -174,16 +187,17 @@ where
                 connection,
                 request,
             };
-            handed.unless(self.service.clone().call(arrival), info.tls)
+            handed.unless(self.service.clone().call(arrival), (info.tls, &place))
         });
         let connection = self.http.serve_connection(TokioIo::new(socket), service);
         // In a box, because a future keeps room for every place that a value passes through.
         let mut connection = Box::pin(connection.with_upgrades());
+        let mut gives_way = pin!(place.gives_way());
         let mut first_request = pin!(tokio::time::sleep(self.settings.first_request));
         if ending.is_terminated() {
             connection.as_mut().graceful_shutdown();
         }
-        let handover = loop {
+        let ended = loop {
             // Whoever has spoken is not waited for any more, and that is known without asking the timer.
             let silent = poll_fn(|cx| match spoken.load(Ordering::Relaxed) {
                 true => Poll::Pending,
@@ -192,25 +206,44 @@ where
             tokio::select! {
                 // In this order, so that no lot is drawn for every request.
                 biased;
-                outcome = connection.as_mut() => {
-                    if let Err(fault) = outcome && !spoken.load(Ordering::Relaxed) {
-                        dropped("http", info.peer, &fault);
-                    }
-                    return None;
-                }
-                handover = handed.taken() => break handover,
-                () = silent => {
-                    dropped("silent", info.peer, &"no request in time");
-                    return None;
-                }
+                outcome = connection.as_mut() => break Ended::Over(outcome.err()),
+                handover = handed.taken() => break Ended::HandedOver(handover),
+                () = silent => break Ended::Silent,
+                () = gives_way.as_mut() => return None,
                 () = ending.as_mut() => connection.as_mut().graceful_shutdown(),
             }
         };
-        let parts = Pin::into_inner(connection).into_parts()?;
-        let socket = Socket::from_hyper(parts.io, parts.read_buf);
-        let (handover, head) = handover;
-        handover.begin(socket, head)
+        let late = match ended {
+            Ended::HandedOver((handover, head)) => {
+                let parts = Pin::into_inner(connection).into_parts()?;
+                return handover.begin(Socket::from_hyper(parts.io, parts.read_buf), head);
+            }
+            Ended::Over(fault) => refused(&fault?, spoken, info.peer)?,
+            Ended::Silent => {
+                dropped("silent", info.peer, &"no request in time");
+                true
+            }
+        };
+        part(Pin::into_inner(connection).into_parts()?, late).await;
+        None
     }
+}
+
+/// Why hyper serves a connection no longer.
+enum Ended {
+    /// It is over; why, if it was not the client's will.
+    Over(Option<hyper::Error>),
+    HandedOver((Handover, Bytes)),
+    /// The first request has not come.
+    Silent,
+}
+
+/// Whether a request was refused because it came too late; none if no request was refused.
+fn refused(fault: &hyper::Error, spoken: &AtomicBool, peer: SocketAddr) -> Option<bool> {
+    if !spoken.load(Ordering::Relaxed) {
+        dropped("http", peer, fault);
+    }
+    (fault.is_parse() || fault.is_timeout()).then(|| fault.is_timeout())
 }
 
 /// A response that hyper is not given, and its head.
@@ -226,8 +259,11 @@ impl HandedOver {
     async fn unless<B>(
         &self,
         answer: impl Future<Output = Result<Response<B>, Infallible>>,
-        tls: bool,
-    ) -> Result<Response<B>, Infallible> {
+        (tls, place): (bool, &Place),
+    ) -> Result<Response<B>, Infallible>
+    where
+        B: Body,
+    {
         let mut response = answer.await?;
         if tls {
             response
@@ -235,6 +271,10 @@ impl HandedOver {
                 .insert(STRICT_TRANSPORT_SECURITY, HSTS);
         }
         let Some(handover) = handover::take(&mut response) else {
+            // What has no end yet is still at work.
+            if response.body().size_hint().exact().is_some() {
+                place.idle();
+            }
             return Ok(response);
         };
         let head = handover::head(&response.into_parts().0);
@@ -258,6 +298,30 @@ impl HandedOver {
     fn slot(&self) -> MutexGuard<'_, Option<(Handover, Bytes)>> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Ends a connection whose request was refused before any service has seen it. `late`: hyper has said nothing yet. What
+/// comes still is read for a moment: closing a socket with unread input destroys the answer.
+async fn part<S>(parts: Parts<TokioIo<Socket>, S>, late: bool) {
+    /// More than a header that is too long by mistake.
+    const READ_MAX: u64 = 1024 * 1024;
+    const WITHIN: Duration = Duration::from_secs(2);
+    let mut socket = parts.io.into_inner();
+    if late && parts.read_buf.is_empty() {
+        return;
+    }
+    let told = async {
+        if late {
+            // There is nothing unread.
+            socket.write_all(&refusal::too_late()).await?;
+            return socket.shutdown().await;
+        }
+        socket.shutdown().await?;
+        let rest = tokio::io::copy(&mut socket.take(READ_MAX), &mut tokio::io::sink()).await;
+        rest.map(drop)
+    };
+    // Whoever has left has left.
+    let _ = tokio::time::timeout(WITHIN, told).await;
 }
 
 fn dropped(reason: &'static str, peer: SocketAddr, fault: &dyn std::fmt::Display) {

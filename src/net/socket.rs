@@ -13,11 +13,11 @@ use rustix::net::SendFlags;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::coop::has_budget_remaining;
 use tokio_rustls::server::TlsStream;
 
-use crate::telemetry::metrics::names;
+use super::places::Place;
+use super::refusal::instead_of;
 
 /// Parts of at most this many bytes in all are copied and sent as one: a head and a short body cost the kernel more apart
 /// than the copy does, 2.5 % of a check-in.
@@ -33,7 +33,9 @@ pub struct Socket {
     awaited: bool,
     /// While hyper has it.
     flushed: Option<Flushed>,
-    _place: Place,
+    /// What is written in place of a refusal of hyper's own.
+    refusal: Option<Box<Bytes>>,
+    place: Arc<Place>,
 }
 
 #[derive(Debug)]
@@ -42,20 +44,14 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// One of the connections that [`super::Settings::connections`] allows.
-#[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
-
-impl Place {
-    pub(super) fn new(permit: OwnedSemaphorePermit) -> Self {
-        metrics::gauge!(names::CONNECTIONS).increment(1);
-        Self(permit)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        metrics::gauge!(names::CONNECTIONS).decrement(1);
+impl Stream {
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => poll_send(stream, cx, buf.len(), || {
+                rustix::net::send(&*stream, buf, SendFlags::NOSIGNAL)
+            }),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
     }
 }
 
@@ -70,24 +66,31 @@ impl Flushed {
 }
 
 impl Socket {
-    pub(super) fn plain(stream: TcpStream, place: Place) -> Self {
+    pub(super) fn plain(stream: TcpStream, place: Arc<Place>) -> Self {
         Self {
             stream: Stream::Plain(stream),
             unread: None,
             awaited: false,
             flushed: None,
-            _place: place,
+            refusal: None,
+            place,
         }
     }
 
-    pub(super) fn tls(stream: TlsStream<TcpStream>, place: Place) -> Self {
+    pub(super) fn tls(stream: TlsStream<TcpStream>, place: Arc<Place>) -> Self {
         Self {
             stream: Stream::Tls(Box::new(stream)),
             unread: None,
             awaited: false,
             flushed: None,
-            _place: place,
+            refusal: None,
+            place,
         }
+    }
+
+    /// What it holds its place by.
+    pub(super) fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.place)
     }
 
     /// From here on it is known whether what was written is flushed.
@@ -99,6 +102,8 @@ impl Socket {
     /// What hyper gives back, with what it has read and not used.
     pub fn from_hyper(io: TokioIo<Self>, read: Bytes) -> Self {
         let mut socket = io.into_inner();
+        // Whoever has taken it decides how long it lasts.
+        socket.place.busy();
         // A line of memory less for each write.
         socket.flushed = None;
         socket.awaited = false;
@@ -131,6 +136,29 @@ impl Socket {
             // What has come may be in the session's buffers.
             Stream::Tls(_) => true,
         }
+    }
+
+    /// Whether hyper writes a refusal of its own; then what says more is written with the next flush.
+    fn is_refusal(&mut self, head: &[u8]) -> bool {
+        let Some(told) = self.flushed.as_ref().and_then(|_| instead_of(head)) else {
+            return false;
+        };
+        self.refusal = Some(Box::new(told));
+        true
+    }
+
+    fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(mut rest) = self.refusal.take() {
+            let polled = self.stream.poll_write(cx, &rest);
+            if let Poll::Ready(Ok(count)) = &polled {
+                rest.advance(*count);
+            }
+            if !rest.is_empty() && !matches!(polled, Poll::Ready(Err(_))) {
+                self.refusal = Some(rest);
+            }
+            ready!(polled)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn set_flushed(&self, flushed: bool) {
@@ -193,12 +221,10 @@ impl AsyncWrite for Socket {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.set_flushed(false);
-        match &mut self.stream {
-            Stream::Plain(stream) => poll_send(stream, cx, buf.len(), || {
-                rustix::net::send(&*stream, buf, SendFlags::NOSIGNAL)
-            }),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        if self.is_refusal(buf) {
+            return Poll::Ready(Ok(buf.len()));
         }
+        self.stream.poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -207,6 +233,11 @@ impl AsyncWrite for Socket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.set_flushed(false);
+        if let [only] = bufs
+            && self.is_refusal(only)
+        {
+            return Poll::Ready(Ok(only.len()));
+        }
         match &mut self.stream {
             Stream::Plain(stream) => {
                 let len = bufs.iter().map(|buf| buf.len()).sum();
@@ -230,6 +261,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refusal(cx))?;
         let flushed = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),

@@ -37,6 +37,7 @@ mod redis_server;
 mod rights;
 mod slow;
 mod sockjs;
+mod strangers;
 mod viewer;
 mod websocket;
 mod wire;

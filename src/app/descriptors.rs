@@ -1,0 +1,51 @@
+//! File descriptors: as many as the system allows, and some kept for files, the store and other nodes.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Not for connections: campaigns' files, the catalog, logs, Redis, relays to other nodes. A quarter of all, and no more than this.
+const KEPT_MAX: u64 = 1024;
+
+/// Raises the soft limit to the hard one, and says how many of `wanted` connections there can be.
+pub(super) fn connections(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let limit = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(fault) => {
+            tracing::warn!(%fault, "the soft limit of file descriptors cannot be raised");
+            limit.current
+        }
+    };
+    let possible = limit.map_or(usize::MAX, room);
+    if possible < wanted {
+        tracing::warn!(
+            wanted,
+            possible,
+            "fewer connections than --connections says: raise the limit of file descriptors (LimitNOFILE= in a unit \
+             file, `ulimit -Hn` in a shell)"
+        );
+    }
+    wanted.min(possible)
+}
+
+/// Connections that fit beside what is kept.
+fn room(descriptors: u64) -> usize {
+    let kept = (descriptors / 4).min(KEPT_MAX);
+    usize::try_from(descriptors - kept).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_descriptors_are_not_for_connections() {
+        assert_eq!(room(1024), 768);
+        assert_eq!(room(64), 48);
+        assert_eq!(room(1_048_576), 1_047_552);
+        assert_eq!(room(0), 0);
+    }
+}
