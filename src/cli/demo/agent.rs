@@ -15,9 +15,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::answer::answer;
+use super::answer::Answers;
 use super::host::Host;
-use super::tables::{self, Moment};
+use super::row::Moment;
+use super::tables;
 use crate::cli::tls::{self, Trust};
 use crate::clock::Clock;
 
@@ -96,6 +97,7 @@ impl Endpoint {
 pub(super) struct Agent {
     host: Host,
     endpoint: Endpoint,
+    answers: Answers,
     enroll_secret: String,
     interval: Duration,
     arrival: Duration,
@@ -119,6 +121,7 @@ impl Agent {
     pub(super) fn new(
         host: Host,
         endpoint: Endpoint,
+        answers: Answers,
         enroll_secret: String,
         interval: Duration,
         arrival: Duration,
@@ -126,6 +129,7 @@ impl Agent {
         Self {
             host,
             endpoint,
+            answers,
             enroll_secret,
             interval,
             arrival,
@@ -226,56 +230,67 @@ impl Agent {
             return Ok(None);
         };
         let handed: HandOut = serde_json::from_value(said).context("distributed/read")?;
+        // An hour is more haste than any server asks for.
+        let haste = Duration::from_secs(handed.accelerate.min(3600));
         if !handed.queries.is_empty() {
-            let answers = self.answers(node_key, &handed);
+            let (answers, host) = (self.answers.clone(), self.host.clone());
+            let (key, moment) = (node_key.to_owned(), self.moment());
+            let run = move || run_all(&answers, &host, moment, &key, &handed);
+            let answers = tokio::task::spawn_blocking(run).await?;
             if let Reply::NotEnrolled = self.endpoint.post("distributed/write", &answers).await? {
                 return Ok(None);
             }
         }
-        // An hour is more haste than any server asks for.
-        Ok(Some(Duration::from_secs(handed.accelerate.min(3600))))
+        Ok(Some(haste))
     }
+}
 
-    /// The body of `distributed/write` for what was handed out.
-    fn answers(&self, node_key: &str, handed: &HandOut) -> Value {
-        let moment = self.moment();
-        let mut rows = Map::new();
-        let (mut statuses, mut messages, mut stats) = (Map::new(), Map::new(), Map::new());
-        for (at, (name, sql)) in handed.queries.iter().enumerate() {
-            let discovery = handed.discovery.get(name);
-            let applies = discovery.is_none_or(|sql| {
-                answer(sql, &self.host, moment).is_ok_and(|found| !found.is_empty())
-            });
-            if !applies {
-                continue;
-            }
-            match answer(sql, &self.host, moment) {
-                Ok(found) => {
-                    rows.insert(name.clone(), found.into());
-                    statuses.insert(name.clone(), 0.into());
-                    messages.insert(name.clone(), "".into());
-                }
-                Err(message) => {
-                    rows.insert(name.clone(), "".into());
-                    statuses.insert(name.clone(), 1.into());
-                    messages.insert(name.clone(), message.into());
-                }
-            }
-            let wall = 1 + self.host.pick(at as u64 + moment.unix_s, 40);
-            let took = json!({
-                "wall_time_ms": wall,
-                "user_time": wall / 2,
-                "system_time": wall / 4,
-                "memory": 4096 * (1 + self.host.pick(wall, 90)),
-            });
-            stats.insert(name.clone(), took);
+/// The body of `distributed/write` for what was handed out.
+fn run_all(
+    answers: &Answers,
+    host: &Host,
+    moment: Moment,
+    node_key: &str,
+    handed: &HandOut,
+) -> Value {
+    let mut rows = Map::new();
+    let (mut statuses, mut messages, mut stats) = (Map::new(), Map::new(), Map::new());
+    for (at, (name, sql)) in handed.queries.iter().enumerate() {
+        let discovery = handed.discovery.get(name);
+        let applies = discovery.is_none_or(|sql| {
+            answers
+                .answer(sql, host, moment)
+                .is_ok_and(|found| !found.is_empty())
+        });
+        if !applies {
+            continue;
         }
-        json!({
-            "node_key": node_key,
-            "queries": rows,
-            "statuses": statuses,
-            "messages": messages,
-            "stats": stats,
-        })
+        match answers.answer(sql, host, moment) {
+            Ok(found) => {
+                rows.insert(name.clone(), found.into());
+                statuses.insert(name.clone(), 0.into());
+                messages.insert(name.clone(), "".into());
+            }
+            Err(message) => {
+                rows.insert(name.clone(), "".into());
+                statuses.insert(name.clone(), 1.into());
+                messages.insert(name.clone(), message.into());
+            }
+        }
+        let wall = 1 + host.pick(at as u64 + moment.unix_s, 40);
+        let took = json!({
+            "wall_time_ms": wall,
+            "user_time": wall / 2,
+            "system_time": wall / 4,
+            "memory": 4096 * (1 + host.pick(wall, 90)),
+        });
+        stats.insert(name.clone(), took);
     }
+    json!({
+        "node_key": node_key,
+        "queries": rows,
+        "statuses": statuses,
+        "messages": messages,
+        "stats": stats,
+    })
 }

@@ -3,7 +3,14 @@
 mod agent;
 mod answer;
 mod host;
-mod sql;
+mod machine;
+mod network;
+mod packages;
+mod people;
+mod processes;
+mod row;
+mod schema;
+mod software;
 mod tables;
 
 use std::time::Duration;
@@ -13,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use agent::{Agent, Endpoint};
+use answer::Answers;
 use host::Host;
 
 /// The most hosts one demo simulates. A demo is a show; the load tester is for more.
@@ -43,12 +51,14 @@ pub async fn run(settings: DemoSettings, cancel: CancellationToken) -> anyhow::R
         settings.hosts <= HOSTS_MAX,
         "a demo has at most {HOSTS_MAX} hosts"
     );
+    let answers = Answers::default();
     let endpoint = Endpoint::new(&settings.url).context("demo hosts cannot reach the server")?;
     let tracker = TaskTracker::new();
     for index in 0..settings.hosts {
         let agent = Agent::new(
             Host::new(index),
             endpoint.clone(),
+            answers.clone(),
             settings.enroll_secret.clone(),
             settings.interval,
             arrival(index, settings.hosts, settings.interval),

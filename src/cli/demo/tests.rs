@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{Answer, answer};
+use super::answer::{Answer, Answers};
 use super::host::{Host, Platform};
-use super::tables::Moment;
+use super::row::Moment;
 use super::{DemoSettings, run};
 
 const NOON: Moment = Moment {
@@ -28,7 +28,7 @@ const NOON: Moment = Moment {
 
 fn ask(platform: Platform, sql: &str) -> Answer {
     let host = (0..).map(Host::new).find(|host| host.platform == platform);
-    answer(sql, &host.unwrap(), NOON)
+    Answers::default().answer(sql, &host.unwrap(), NOON)
 }
 
 fn matches(platform: Platform, sql: &str) -> bool {
@@ -105,7 +105,8 @@ fn failures_read_like_those_of_sqlite() {
     assert_eq!(said("select * from nonsense"), "no such table: nonsense");
     assert_eq!(said("select * from apps"), "no such table: apps");
     assert_eq!(said("select shoe from time"), "no such column: shoe");
-    assert_eq!(said("drop table time"), "near \"drop\": syntax error");
+    assert_eq!(said("drop table time"), "not authorized");
+    assert_eq!(said("selec 1"), "near \"selec\": syntax error");
     assert_eq!(said("select"), "incomplete input");
     assert_eq!(said(""), "not an error");
 }
@@ -151,6 +152,163 @@ fn a_fleet_is_mixed_and_no_two_hosts_are_alike() {
     assert_eq!(distinct(|host| host.uuid.clone()), 500);
     assert_eq!(distinct(|host| host.hostname.clone()), 500);
     assert_eq!(distinct(Host::address), 500);
+}
+
+fn column(platform: Platform, sql: &str) -> Vec<String> {
+    let rows = ask(platform, sql).unwrap();
+    let cells = rows
+        .iter()
+        .map(|row| row.values().next().unwrap().as_str().unwrap().to_owned());
+    cells.collect()
+}
+
+const ALL: [Platform; 4] = [
+    Platform::Ubuntu,
+    Platform::Darwin,
+    Platform::Windows,
+    Platform::CentOs,
+];
+
+#[test]
+fn sql_is_sqlites_own() {
+    let one = |sql| column(Platform::Ubuntu, sql);
+    assert_eq!(one("select max(pid) > min(pid) from processes"), ["1"]);
+    assert_eq!(
+        one("select upper('x') union select 'y' order by 1 desc"),
+        ["y", "X"]
+    );
+    assert_eq!(
+        one(
+            "select count(*) from (select uid, count(*) c from processes group by uid having c > 1)"
+        ),
+        ["1"]
+    );
+    assert_eq!(
+        one("select name from processes order by pid limit 1 offset 1"),
+        ["systemd-journal"]
+    );
+    assert_eq!(
+        one(
+            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 5) select sum(i) from n"
+        ),
+        ["15"]
+    );
+    assert_eq!(
+        one("select 1 where (1 = 2 or 1 = 1) and not (1 = 2)"),
+        ["1"]
+    );
+    assert_eq!(one("select 0.1 + 0.2"), ["0.3"]);
+    assert_eq!(one("select null"), [""]);
+    assert_eq!(one("select 1; select 2"), ["1"]);
+    let joined =
+        "select p.name from listening_ports l join processes p using (pid) where l.port = 443";
+    assert_eq!(one(joined), ["nginx"]);
+    let same = ask(Platform::Ubuntu, "select 1 as a, 2 as a").unwrap();
+    assert_eq!((same[0].len(), &same[0]["a"]), (1, &json!("2")));
+}
+
+#[test]
+fn every_table_has_the_columns_that_it_declares_and_fills() {
+    for platform in ALL {
+        let tables = column(
+            platform,
+            "select name from osquery_registry where registry = 'table' and active = 1",
+        );
+        assert!(tables.len() > 35, "{platform:?}: {}", tables.len());
+        for table in tables {
+            let rows = ask(platform, &format!("select * from {table}"));
+            let rows = rows.unwrap_or_else(|error| panic!("{platform:?} {table}: {error}"));
+            let columns = column(
+                platform,
+                &format!("select name from pragma_table_info('{table}')"),
+            );
+            let info = ask(platform, &format!("pragma table_info({table})")).unwrap();
+            assert_eq!(info.len(), columns.len(), "{table}");
+            assert!(info.iter().all(|column| column["type"] != ""), "{table}");
+            if let Some(row) = rows.first() {
+                assert_eq!(row.len(), columns.len(), "{platform:?} {table}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_host_says_of_itself_fits_together() {
+    for platform in ALL {
+        let none = |sql: &str| {
+            assert_eq!(
+                column(platform, sql),
+                Vec::<String>::new(),
+                "{platform:?} {sql}"
+            )
+        };
+        none("select name from processes where uid not in (select uid from users)");
+        none("select gid from users where gid not in (select gid from groups)");
+        none("select port from listening_ports where pid not in (select pid from processes)");
+        none(
+            "select pid from osquery_info where pid not in (select pid from processes where name like 'osqueryd%')",
+        );
+        none("select pid from logged_in_users where pid not in (select pid from processes)");
+        none("select user from logged_in_users where user not in (select username from users)");
+        none("select pid from processes group by pid having count(*) > 1");
+        none("select pid from process_open_sockets where pid not in (select pid from processes)");
+    }
+    let pairs = "select version || ' ' || build from os_version";
+    let mut found: Vec<String> = (0..200)
+        .map(Host::new)
+        .filter(|host| host.platform == Platform::Darwin)
+        .map(|host| {
+            Answers::default().answer(pairs, &host, NOON).unwrap()[0]
+                .values()
+                .next()
+                .unwrap()
+                .to_string()
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    assert_eq!(
+        found,
+        ["\"13.7.4 22H420\"", "\"14.7.4 23H420\"", "\"15.3.1 24D70\""]
+    );
+}
+
+#[test]
+fn a_query_may_only_read_and_has_bounds() {
+    let answers = Answers::default();
+    let host = Host::new(0);
+    let said = |sql: &str| answers.answer(sql, &host, NOON).unwrap_err();
+    for sql in [
+        "insert into users (uid) values (7)",
+        "delete from users",
+        "create table t (a)",
+        "attach 'x.db' as x",
+        "pragma journal_mode",
+        "begin",
+        "select load_extension('x')",
+    ] {
+        let said = said(sql);
+        assert!(said.starts_with("not authorized"), "{sql}: {said}");
+    }
+    let endless =
+        "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n";
+    let began = std::time::Instant::now();
+    assert_eq!(said(endless), "interrupted");
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert!(said("select randomblob(100000000)").contains("too big"));
+    let many = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000) select i from n";
+    assert!(said(many).contains("at most"));
+    // And the next query is not the worse for it.
+    assert_eq!(
+        answers
+            .answer("select count(*) as n from users", &host, NOON)
+            .unwrap()[0]["n"],
+        "6"
+    );
+    let untouched = answers
+        .answer("select count(*) as n from users", &host, NOON)
+        .unwrap();
+    assert_eq!(untouched[0]["n"], "6");
 }
 
 type Heard = Arc<Mutex<Vec<(String, Value)>>>;
