@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::{Fixture, START, answer, append, append_all, at, created, eventually, two_nodes};
 use crate::clock::Timestamp;
-use crate::results::{Campaign, CampaignId, Claim, Ending, HandOut, HostId, Seq, Status};
+use crate::results::{Campaign, CampaignId, Claim, Ending, HandOut, HostId, Seq, Status, UserId};
 use crate::store::{Appended, Reaped, Store};
 
 async fn status(store: &dyn Store, id: CampaignId) -> Status {
@@ -42,6 +42,8 @@ async fn assert_ended(nodes: [&Arc<dyn Store>; 2], campaign: &Campaign, ending: 
 pub async fn a_created_campaign_waits_and_is_given_to_its_targets(fixture: &dyn Fixture) {
     let (store, other) = two_nodes(fixture).await;
     let campaign = created(&*store, [1, 2, 70_000]).await;
+    let read = other.campaign(campaign.id).await.unwrap().unwrap();
+    assert_eq!(read.question.teams, campaign.question.teams);
     let again = created(&*other, [2]).await;
     assert!(campaign.id.0 >= 1 && again.id > campaign.id);
     assert!(store.active().get(campaign.id).is_some(), "at once here");
@@ -146,17 +148,18 @@ pub async fn no_campaign_runs_longer_than_a_day(fixture: &dyn Fixture) {
 pub async fn a_campaign_ends_once(fixture: &dyn Fixture) {
     let (store, other) = two_nodes(fixture).await;
     let campaign = created(&*store, [1]).await;
+    let stopped = Ending::StoppedBy(UserId(3));
     let mut tasks = JoinSet::new();
     for task in 0..16 {
         let (node, id) = (
             Arc::clone(if task % 2 == 0 { &store } else { &other }),
             campaign.id,
         );
-        tasks.spawn(async move { node.end(id, Ending::Stopped, at(1)).await.unwrap() });
+        tasks.spawn(async move { node.end(id, stopped, at(1)).await.unwrap() });
     }
     let firsts = tasks.join_all().await.into_iter().filter(|first| *first);
     assert_eq!(firsts.count(), 1);
-    assert_ended([&store, &other], &campaign, Ending::Stopped).await;
+    assert_ended([&store, &other], &campaign, stopped).await;
     assert!(reap(&*store, at(60)).await.is_empty(), "it is over already");
 }
 

@@ -26,7 +26,7 @@ use roaring::RoaringBitmap;
 
 use super::{Appended, Store};
 use crate::clock::Timestamp;
-use crate::results::{Answer, Campaign, HostId, QueryId, Question, Seq, UserId};
+use crate::results::{Answer, Campaign, HostId, QueryId, Question, Seq, TeamId, UserId};
 use crate::sockjs::Form;
 
 pub use answers::*;
@@ -125,7 +125,7 @@ fn question(hosts: impl IntoIterator<Item = u32>) -> Question {
         user_id: UserId(3),
         sql: "SELECT * FROM uptime".into(),
         targets: Arc::new(RoaringBitmap::from_iter(hosts)),
-        teams: Vec::new(),
+        teams: vec![None, Some(TeamId(7))],
     }
 }
 

@@ -7,7 +7,7 @@ use super::campaigns::{claim, reap};
 use super::catalog::{commit, loaded, put};
 use super::logs::{in_order, view};
 use super::{Fixture, START, append, append_all, at, created};
-use crate::results::{Claim, Ending, HandOut, HostId, Seq, Status};
+use crate::results::{Claim, Ending, HandOut, HostId, Seq, Status, UserId};
 use crate::store::{Appended, Expect, Reaped, load_all};
 
 pub async fn a_restart_keeps_the_catalog_and_its_numbers(fixture: &dyn Fixture) {
@@ -98,12 +98,13 @@ pub async fn a_restart_keeps_endings_and_what_was_forgotten(fixture: &dyn Fixtur
     let campaign = created(&*store, 1..=300).await;
     append_all(&*store, &campaign, 1..=250).await;
     store
-        .end(campaign.id, Ending::Stopped, at(10))
+        .end(campaign.id, Ending::StoppedBy(UserId(3)), at(10))
         .await
         .unwrap();
     let store = fixture.reopen(store, at(20)).await;
     let found = store.campaign(campaign.id).await.unwrap().unwrap();
-    assert_eq!(found.ended, Some((at(10), Ending::Stopped)));
+    assert_eq!(found.ended, Some((at(10), Ending::StoppedBy(UserId(3)))));
+    assert_eq!(found.question.teams, campaign.question.teams);
     assert!(store.active().is_empty());
     assert_eq!(append(&*store, &campaign, 251).await, Appended::Closed);
     assert!(
