@@ -326,7 +326,7 @@ async fn the_command_line_prints_a_line_a_host_and_tells_by_its_exit_code() {
         ],
     )
     .await;
-    assert_eq!(code, Some(0));
+    assert_eq!(code, Some(4), "it failed on all");
     assert_eq!(
         out.lines()
             .filter(|line| line.contains("\"error\""))

@@ -21,6 +21,7 @@ mod bad_viewers;
 mod balancers;
 mod broker;
 mod clients;
+mod command_line;
 mod console;
 mod conversations;
 mod document;

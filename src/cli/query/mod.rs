@@ -3,13 +3,15 @@
 mod output;
 mod rest;
 mod stream;
+mod table;
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::tls::Trust;
@@ -21,8 +23,16 @@ use stream::{Place, Stream};
 const DONE: u8 = 0;
 /// The broker refused, or could not be reached.
 const FAILED: u8 = 1;
+/// What was typed makes no sense.
+const USAGE: u8 = 2;
 /// `--timeout` passed first.
 const TIMED_OUT: u8 = 3;
+/// Every host that answered failed.
+const ALL_FAILED: u8 = 4;
+/// Ctrl-C, or a signal: 128 and SIGINT's number, as shells have it.
+const INTERRUPTED: u8 = 130;
+/// How long the broker is given to stop a campaign.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// How long a broken connection is tried anew before the command gives up.
 const RECONNECT_FOR: Duration = Duration::from_secs(60);
 /// Between two tries.
@@ -73,6 +83,33 @@ pub struct Query {
 }
 
 impl Query {
+    /// What clap cannot see: something must be asked, of somebody, of a broker that has a URL.
+    fn check(&self) -> Result<(), String> {
+        let asks = [&self.sql, &self.query, &self.query_name];
+        let asks = asks
+            .into_iter()
+            .flatten()
+            .any(|text| !text.trim().is_empty());
+        if !asks {
+            return Err("say what to ask: answerback query --labels \"All Hosts\" \"select 1\", or --query-name NAME".to_owned());
+        }
+        let named = |names: &[String]| names.iter().any(|name| !name.trim().is_empty());
+        if !named(&self.hosts) && !named(&self.labels) {
+            return Err("say whom to ask: --hosts NAME,... or --labels NAME,... (all: --labels \"All Hosts\")".to_owned());
+        }
+        let scheme = self.url.split_once("://").map(|(scheme, _)| scheme);
+        match scheme {
+            Some("http" | "https") => Ok(()),
+            Some(other) => Err(format!(
+                "--url must begin with http:// or https://, and begins with {other}://"
+            )),
+            None => Err(format!(
+                "--url needs a scheme: write http://{0} or https://{0}",
+                self.url
+            )),
+        }
+    }
+
     fn trust(&self) -> Trust {
         match &self.rootca {
             _ if self.tls_skip_verify => Trust::Anybody,
@@ -82,31 +119,145 @@ impl Query {
     }
 }
 
-/// Runs the command.
-pub async fn run(query: Query) -> ExitCode {
-    let deadline = query.timeout.map(|timeout| Instant::now() + timeout);
-    let mut output = Output::new(query.pretty, query.quiet);
-    let ended = match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline, watch(&query, &mut output)).await,
-        None => Ok(watch(&query, &mut output).await),
-    };
-    output.finish();
-    match ended {
-        Ok(Ok(())) => ExitCode::from(DONE),
-        Ok(Err(error)) => {
-            output.complain(&format!("{error:#}"));
-            ExitCode::from(FAILED)
-        }
-        Err(_) => {
-            output.complain("timed out before all hosts answered");
-            ExitCode::from(TIMED_OUT)
+/// Why the command ends before it is done.
+enum Stop {
+    /// Nobody reads the answers any more, as with `| head -1`.
+    Unread,
+    /// The answers cannot be written.
+    Unwritten(io::Error),
+    /// The campaign ended by itself or by somebody.
+    Ended(String),
+    /// The broker said no, or could not be reached.
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Stop {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Unread,
+            _ => Self::Unwritten(error),
         }
     }
 }
 
-async fn watch(query: &Query, output: &mut Output) -> anyhow::Result<()> {
+/// Runs the command.
+pub async fn run(query: Query) -> ExitCode {
+    let mut output = Output::new(query.pretty, query.quiet);
+    if let Err(usage) = query.check() {
+        output.complain(&usage);
+        return ExitCode::from(USAGE);
+    }
+    let mut campaign = None;
+    let deadline = query.timeout.map(|timeout| Instant::now() + timeout);
+    let code = tokio::select! {
+        ended = watch(&query, &mut output, &mut campaign) => ended.map_or_else(Err, |()| Ok(DONE)),
+        () = passed(deadline) => Ok(TIMED_OUT),
+        () = interrupted() => Ok(INTERRUPTED),
+    };
+    let finished = output.finish().map_err(Stop::from);
+    // What nobody waits for any more need not run on.
+    let is_running = !matches!(code, Err(Stop::Ended(_))) && !output.is_done(false);
+    if let Some(id) = campaign.filter(|_| is_running) {
+        // A second interrupt does not wait for the broker.
+        tokio::select! {
+            () = stop(&query, id, &output, matches!(code, Ok(INTERRUPTED))) => {}
+            () = interrupted() => {}
+        }
+    }
+    tell(&output, finished.and(code))
+}
+
+/// Says why it ended, in words and as an exit code.
+fn tell(output: &Output, code: Result<u8, Stop>) -> ExitCode {
+    let code = match code {
+        Ok(TIMED_OUT) => {
+            output.complain("timed out before all hosts answered");
+            TIMED_OUT
+        }
+        Ok(DONE) if output.all_failed() => {
+            output.complain("the query failed on every host that answered");
+            ALL_FAILED
+        }
+        Ok(code) => code,
+        Err(Stop::Unread) => DONE,
+        Err(Stop::Unwritten(error)) => {
+            output.complain(&format!("the answers cannot be written: {error}"));
+            FAILED
+        }
+        Err(Stop::Ended(why)) => {
+            output.complain(&why);
+            FAILED
+        }
+        Err(Stop::Failed(error)) => {
+            output.complain(&format!("{error:#}"));
+            FAILED
+        }
+    };
+    ExitCode::from(code)
+}
+
+async fn passed(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ctrl-C, or a signal that ends programs.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).ok();
+    let terminated = async {
+        match &mut terminate {
+            Some(signal) => drop(signal.recv().await),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+}
+
+/// Stops the campaign: hosts that have not answered are not asked any more.
+async fn stop(query: &Query, campaign: u64, output: &Output, say: bool) {
+    let stopped = async {
+        Rest::new(&query.url, &query.token, &query.trust())?
+            .stop(campaign)
+            .await
+    };
+    match tokio::time::timeout(STOP_WITHIN, stopped).await {
+        Ok(Ok(())) if say => {
+            output.complain(&format!(
+                "campaign {campaign} is stopped: {}",
+                output.answered()
+            ));
+        }
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            output.complain(&format!(
+                "campaign {campaign} could not be stopped: {error:#}"
+            ));
+        }
+        Err(_) => output.complain(&format!(
+            "campaign {campaign} could not be stopped: the broker does not answer"
+        )),
+    }
+}
+
+async fn watch(query: &Query, output: &mut Output, started: &mut Option<u64>) -> Result<(), Stop> {
     let rest = Rest::new(&query.url, &query.token, &query.trust())?;
+    for name in rest.unknown(&query.hosts).await? {
+        output.complain(&format!("no host answers to {name:?}: it is not asked"));
+    }
     let campaign = rest.start(query).await?;
+    *started = Some(campaign);
     let mut broken_since: Option<Instant> = None;
     let mut place = Place::default();
     loop {
@@ -114,14 +265,15 @@ async fn watch(query: &Query, output: &mut Output) -> anyhow::Result<()> {
         let ended = read(query, campaign, output, &mut place).await;
         match ended {
             Ok(()) => return Ok(()),
-            Err(Interrupted::Refused(text)) => anyhow::bail!("campaign {campaign}: {text}"),
+            Err(Interrupted::Stop(stop)) => return Err(stop),
             Err(Interrupted::Broken(error)) => {
                 if place.seq > before {
                     broken_since = None;
                 }
                 let since = *broken_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= RECONNECT_FOR {
-                    return Err(error).context("the connection broke and did not come back");
+                    let error = error.context("the connection broke and did not come back");
+                    return Err(error.into());
                 }
                 tokio::time::sleep(RECONNECT_EVERY).await;
             }
@@ -131,8 +283,8 @@ async fn watch(query: &Query, output: &mut Output) -> anyhow::Result<()> {
 
 /// Why reading stopped before the end.
 enum Interrupted {
-    /// The broker said why; trying again would hear the same.
-    Refused(String),
+    /// Trying again would change nothing.
+    Stop(Stop),
     /// The connection broke.
     Broken(anyhow::Error),
 }
@@ -140,6 +292,12 @@ enum Interrupted {
 impl From<anyhow::Error> for Interrupted {
     fn from(error: anyhow::Error) -> Self {
         Self::Broken(error)
+    }
+}
+
+impl From<io::Error> for Interrupted {
+    fn from(error: io::Error) -> Self {
+        Self::Stop(error.into())
     }
 }
 
@@ -156,14 +314,15 @@ async fn read(
         let message = stream.next().await?;
         if let Some(error) = message.error {
             if error.is_final {
-                return Err(Interrupted::Refused(error.text));
+                let text = format!("campaign {campaign}: {}", error.text.trim_end());
+                return Err(Interrupted::Stop(Stop::Ended(text)));
             }
             output.complain(error.text.trim_end());
         }
         match message.r#type.as_str() {
             "totals" => {
                 place.epoch = message.data["epoch"].as_u64();
-                output.totals(&message.data)?;
+                output.totals(&message.data);
             }
             "result" => {
                 place.seq = output.result(&message.data)?.unwrap_or(place.seq + 1);
@@ -174,7 +333,26 @@ async fn read(
             stream.close().await;
             return Ok(());
         }
+        if let Some(why) = ended(&message.data, campaign, output) {
+            stream.close().await;
+            return Err(Interrupted::Stop(Stop::Ended(why)));
+        }
     }
+}
+
+/// Why the campaign is over with hosts that have not answered, if a status says so. It comes behind all answers.
+fn ended(data: &Value, campaign: u64, output: &Output) -> Option<String> {
+    let ended = data.get("ended").filter(|ended| ended.is_object())?;
+    if data["status"] != "finished" {
+        return None;
+    }
+    let how = match (ended["reason"].as_str(), ended["by"].as_str()) {
+        (Some("stopped"), Some(by)) => format!("was stopped by {by}"),
+        (Some("stopped"), None) => "was stopped".to_owned(),
+        (Some("expired"), _) => "has run for as long as campaigns may".to_owned(),
+        (reason, _) => format!("has ended ({})", reason.unwrap_or("unknown")),
+    };
+    Some(format!("campaign {campaign} {how}: {}", output.answered()))
 }
 
 /// `90`, `90s`, `5m`, `1h`, `500ms`.

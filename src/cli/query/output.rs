@@ -1,14 +1,24 @@
 //! What is printed: answers on standard output, progress and complaints on standard error.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use serde_json::{Map, Value, json};
+
+use super::table::Table;
+
+/// Rows of a table are gathered for so long before their widths are chosen.
+const GATHER: Duration = Duration::from_millis(500);
 
 /// Prints answers and counts them.
 pub(super) struct Output {
-    pretty: bool,
+    table: Option<Table>,
+    gathered_since: Option<Instant>,
     progress: bool,
+    /// Whether progress is one line that is written over; else only the last state is told.
+    is_live: bool,
+    /// Whether answers appear on the same terminal.
+    is_shared: bool,
     total: Option<u64>,
     online: u64,
     responded: u64,
@@ -17,9 +27,13 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(pretty: bool, quiet: bool) -> Self {
+        let is_live = io::stderr().is_terminal();
         Self {
-            pretty,
+            table: pretty.then(Table::default),
+            gathered_since: None,
             progress: !quiet,
+            is_live,
+            is_shared: is_live && io::stdout().is_terminal(),
             total: None,
             online: 0,
             responded: 0,
@@ -27,22 +41,18 @@ impl Output {
         }
     }
 
-    pub(super) fn totals(&mut self, data: &Value) -> anyhow::Result<()> {
-        self.total = Some(data["count"].as_u64().context("totals without a count")?);
-        self.online = data["online"]
-            .as_u64()
-            .context("totals without online hosts")?;
+    pub(super) fn totals(&mut self, data: &Value) {
+        // A broker that does not say how many are asked is one whose campaign never ends by itself.
+        self.total = data["count"].as_u64();
+        self.online = data["online"].as_u64().unwrap_or(0);
         self.show_progress();
-        Ok(())
     }
 
     /// Prints one host's answer and returns its position in the log, if the broker tells it.
-    pub(super) fn result(&mut self, data: &Value) -> anyhow::Result<Option<u64>> {
-        let host = data["host"]["display_name"]
-            .as_str()
-            .filter(|name| !name.is_empty());
-        let host = host
-            .or(data["host"]["hostname"].as_str())
+    pub(super) fn result(&mut self, data: &Value) -> io::Result<Option<u64>> {
+        let name = |key: &str| data["host"][key].as_str().filter(|name| !name.is_empty());
+        let host = name("display_name")
+            .or(name("hostname"))
             .unwrap_or_default();
         let rows = data["rows"]
             .as_array()
@@ -52,19 +62,36 @@ impl Output {
         self.responded += 1;
         let error = data["error"].as_str();
         self.failed += u64::from(error.is_some());
-        let mut out = std::io::stdout().lock();
-        if self.pretty {
-            write!(out, "{}", table(host, &rows, error))?;
+        if let Some(table) = &mut self.table {
+            table.add(host, &rows, error);
+            let since = *self.gathered_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= GATHER {
+                self.print_table()?;
+            }
         } else {
             let mut line = json!({ "host": host, "rows": rows });
             if let Some(error) = error {
                 line["error"] = error.into();
             }
-            writeln!(out, "{line}")?;
+            self.print(&format!("{line}\n"))?;
         }
-        out.flush()?;
         self.show_progress();
         Ok(data["seq"].as_u64())
+    }
+
+    fn print_table(&mut self) -> io::Result<()> {
+        self.gathered_since = None;
+        let text = self.table.as_mut().map(Table::take).unwrap_or_default();
+        self.print(&text)
+    }
+
+    fn print(&self, text: &str) -> io::Result<()> {
+        if self.is_shared {
+            self.clear_progress();
+        }
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
     }
 
     /// Whether all hosts have answered, or with `online` all that are online.
@@ -75,42 +102,54 @@ impl Output {
         self.responded >= total || online && self.responded >= self.online
     }
 
+    /// How many have answered, of how many.
+    pub(super) fn answered(&self) -> String {
+        let total = self
+            .total
+            .map_or_else(|| "?".to_owned(), |total| total.to_string());
+        format!("{} of {total} hosts had answered", self.responded)
+    }
+
+    /// Whether hosts have answered and the query failed on each of them.
+    pub(super) const fn all_failed(&self) -> bool {
+        self.failed > 0 && self.failed == self.responded
+    }
+
     pub(super) fn complain(&self, text: &str) {
-        let _ = writeln!(std::io::stderr(), "{}answerback: {text}", self.line_end());
+        self.clear_progress();
+        let _ = writeln!(io::stderr(), "answerback: {text}");
     }
 
-    pub(super) fn finish(&self) {
+    /// Prints what is still gathered, and how it ended.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        let printed = self.print_table();
         if self.progress && self.total.is_some() {
-            let _ = writeln!(std::io::stderr());
+            self.clear_progress();
+            let _ = writeln!(io::stderr(), "{}", self.state());
+        }
+        printed
+    }
+
+    fn clear_progress(&self) {
+        if self.progress && self.is_live {
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 
-    fn line_end(&self) -> &'static str {
-        if self.progress && self.total.is_some() && std::io::stderr().is_terminal() {
-            "\n"
-        } else {
-            ""
-        }
+    fn state(&self) -> String {
+        let total = self.total.unwrap_or(0);
+        let percent = (self.responded * 100).checked_div(total).unwrap_or(100);
+        format!(
+            "{percent}% responded ({} of {total}, {} online, {} failed)",
+            self.responded, self.online, self.failed,
+        )
     }
 
     fn show_progress(&self) {
-        let Some(total) = self.total.filter(|_| self.progress) else {
-            return;
-        };
-        let percent = (self.responded * 100).checked_div(total).unwrap_or(100);
-        let (start, end) = if std::io::stderr().is_terminal() {
-            ("\r\x1b[K", "")
-        } else {
-            ("", "\n")
-        };
-        let _ = write!(
-            std::io::stderr(),
-            "{start}{percent}% responded ({} of {total}, {} online, {} failed){end}",
-            self.responded,
-            self.online,
-            self.failed,
-        );
-        let _ = std::io::stderr().flush();
+        if self.progress && self.is_live && self.total.is_some() {
+            let _ = write!(io::stderr(), "\r\x1b[K{}", self.state());
+            let _ = io::stderr().flush();
+        }
     }
 }
 
@@ -122,61 +161,6 @@ fn own_columns(row: &Value) -> Value {
     Value::Object(columns)
 }
 
-/// A small table a host; control characters are shown and not obeyed, since hosts are not trusted.
-fn table(host: &str, rows: &[Value], error: Option<&str>) -> String {
-    let mut text = format!("== {} ({} rows)\n", printable(host), rows.len());
-    if let Some(error) = error {
-        text.push_str(&format!("   error: {}\n", printable(error)));
-    }
-    let names: Vec<&String> = rows
-        .first()
-        .and_then(Value::as_object)
-        .map(|row| row.keys().collect())
-        .unwrap_or_default();
-    if names.is_empty() {
-        return text;
-    }
-    let cells: Vec<Vec<String>> =
-        std::iter::once(names.iter().map(|name| printable(name)).collect())
-            .chain(rows.iter().map(|row| {
-                names
-                    .iter()
-                    .map(|name| printable(row[*name].as_str().unwrap_or("")))
-                    .collect()
-            }))
-            .collect();
-    let widths: Vec<usize> = (0..names.len())
-        .map(|at| {
-            cells
-                .iter()
-                .map(|row| row[at].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    for row in &cells {
-        let line: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        text.push_str(&format!("   {}\n", line.join("  ").trim_end()));
-    }
-    text
-}
-
-fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|at| {
-            if at.is_control() {
-                at.escape_default().collect()
-            } else {
-                vec![at]
-            }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,21 +169,14 @@ mod tests {
     fn done_means_all_hosts_or_with_exit_the_online_ones() {
         let mut output = Output::new(false, true);
         assert!(!output.is_done(true), "nothing is known yet");
-        output.totals(&json!({ "count": 3, "online": 2 })).unwrap();
+        output.totals(&json!({ "count": 3, "online": 2 }));
         output.responded = 2;
         assert!(output.is_done(true) && !output.is_done(false));
         output.responded = 3;
         assert!(output.is_done(false));
-    }
-
-    #[test]
-    fn a_hostile_host_cannot_drive_the_terminal() {
-        let rows = [json!({ "name": "\u{1b}[2J", "host_hostname": "h" })];
-        let rows: Vec<Value> = rows.iter().map(own_columns).collect();
-        let text = table("\u{1b}]0;x\u{7}", &rows, Some("bad\nline"));
-        assert!(
-            !text.contains('\u{1b}') && !text.contains('\u{7}') && !text.contains("host_hostname")
-        );
-        assert_eq!(text.lines().count(), 4);
+        output.failed = 2;
+        assert!(!output.all_failed());
+        output.failed = 3;
+        assert!(output.all_failed());
     }
 }
