@@ -19,6 +19,7 @@ use super::request::{Request, refusal};
 use super::wire::answer::{Report, Reports, Voice, reports};
 use crate::catalog::entity::Host;
 use crate::clock::Timestamp;
+use crate::net::aside;
 use crate::results::{CampaignId, HandOut, HostId};
 use crate::store::{Appended, StoreError};
 use crate::telemetry::metrics::names;
@@ -137,7 +138,8 @@ impl Agents {
             count("not_targeted");
             return (id, Ok(()));
         }
-        let (answer, fault) = voice.answer(&report);
+        let size = report.rows.map_or(0, |rows| rows.raw().len());
+        let (answer, fault) = aside(size, || voice.answer(&report));
         if let Some(fault) = fault {
             metrics::counter!(names::ANSWERS_UNREADABLE).increment(1);
             tracing::warn!(campaign = id.0, host = host.id.0, %fault, "an answer could not be read");

@@ -23,9 +23,10 @@ use super::wire::{self, Body, Fault};
 use crate::catalog::entity::Host;
 use crate::clock::Timestamp;
 use crate::limits;
+use crate::limits::account::Party;
 use crate::limits::rate::Wait;
 use crate::net::body::{self, BodyError};
-use crate::net::{Answering, Arrival};
+use crate::net::{Answering, Arrival, aside};
 use crate::store::StoreError;
 use crate::telemetry::metrics::names;
 
@@ -117,29 +118,30 @@ impl Agents {
             },
         };
         let now = self.clock.now();
-        let limits = &self.settings.body;
+        let address = || self.settings.trusted_proxies.client_address(peer, headers);
+        let who = || match &known {
+            Some(host) => Party::Host(host.id.0),
+            None => Party::Address(address()),
+        };
         if let Some(items) = route.items() {
+            let limits = &self.settings.body;
             let sieve = Sieve::new(items, limits.bytes);
             let reduce = Some((sieve, limits::AGENT_BODY_READ_BYTES));
-            let taken = body::take(headers, stream, limits, reduce).await?;
+            let taken = body::take(headers, stream, limits, who, reduce).await?;
             let received = Received::new(taken, items, limits.bytes);
             return self.deliver(route, items, known, received, now).await;
         }
-        let body = body::read(headers, stream, limits).await?;
+        let body = body::read(headers, stream, &self.short, who).await?;
         let text = wire::text(&body);
         match route {
             Route::Read => self.read(&Request::new(known, &text), now).await,
             Route::Config => self.config(&Request::new(known, &text), now).await,
             Route::Enroll => {
-                let address = self.settings.trusted_proxies.client_address(peer, headers);
                 // In a box: it is seldom, and three times as large as all the others.
-                Box::pin(self.enroll(&text, address, now)).await
+                Box::pin(self.enroll(&text, address(), now)).await
             }
             Route::Carve => Err(Refusal::NoCarving),
-            Route::Orbit(orbit) => {
-                let address = self.settings.trusted_proxies.client_address(peer, headers);
-                self.orbit(orbit, &text, address)
-            }
+            Route::Orbit(orbit) => self.orbit(orbit, &text, address()),
             Route::Write | Route::Log | Route::Unknown => Err(Refusal::NotFound),
         }
     }
@@ -154,9 +156,21 @@ impl Agents {
         now: Timestamp,
     ) -> Result<Response, Refusal> {
         let text = wire::text(&received.body);
+        let known = match known {
+            // Of a large body nothing is made before its sender is known.
+            None if text.len() > self.settings.body.account.free() => {
+                match aside(text.len(), || wire::node_key(&text)) {
+                    Ok(Some(key)) => Some(Box::pin(self.host(&key)).await?),
+                    Ok(None) => return Err(Refusal::UnknownNode),
+                    // What can be read of it is looked at below.
+                    Err(_) => None,
+                }
+            }
+            known => known,
+        };
         let request = Request {
             known,
-            body: Body::parse(&text),
+            body: aside(text.len(), || Body::parse(&text)),
             omitted: &received.omitted,
         };
         let unnamed = request.known.is_none() && request.body.node_key.is_none();

@@ -28,9 +28,10 @@ use crate::catalog::Catalog;
 use crate::catalog::entity::Host;
 use crate::clock::Clock;
 use crate::limits;
+use crate::limits::account::Account;
 use crate::limits::rate::{Allowance, Rate};
 use crate::net::TrustedProxies;
-use crate::net::body::{Budget, Limits};
+use crate::net::body::Limits;
 use crate::store::Store;
 
 use answers::Meters;
@@ -41,6 +42,9 @@ use http::{Ready, Refusal};
 use inventory::Inventory;
 pub use log::LogSink;
 use request::Request;
+
+/// A body, a copy of its answers for the log, and one for the store.
+const BODY_BECOMES: usize = 3;
 
 /// How agents are treated.
 #[derive(Clone, Debug)]
@@ -66,7 +70,8 @@ impl Default for Settings {
             body: Limits {
                 bytes: limits::AGENT_BODY_BYTES,
                 time: limits::BODY_TIME,
-                budget: Budget::new(limits::BODIES_BYTES),
+                account: Account::default(),
+                becomes: BODY_BECOMES,
             },
             trusted_proxies: TrustedProxies::default(),
             detail_interval: Duration::from_secs(3600),
@@ -83,6 +88,8 @@ pub struct Agents {
     store: Arc<dyn Store>,
     clock: Clock,
     settings: Settings,
+    /// For requests that say who they are and little more.
+    short: Limits,
     sink: LogSink,
     catch_up: CatchUp,
     failures: Rate<IpAddr>,
@@ -113,6 +120,9 @@ impl Agents {
             catalog,
             store,
             clock,
+            short: settings
+                .body
+                .with_bytes(limits::AGENT_SHORT_BODY_BYTES.min(settings.body.bytes)),
             settings,
             sink,
         }

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use super::wire::sieve::{Items, Omitted, Reason, Sieve, Sieved};
 use super::wire::{Body, Fault};
 use crate::catalog::entity::Host;
+use crate::limits::account;
+use crate::net::aside;
 use crate::net::body::{BodyError, Reduce, Taken};
 use crate::telemetry::metrics::names;
 
@@ -26,7 +28,7 @@ impl<'a> Request<'a> {
     pub(super) fn new(known: Option<Arc<Host>>, text: &'a str) -> Self {
         Self {
             known,
-            body: Body::parse(text),
+            body: aside(text.len(), || Body::parse(text)),
             omitted: &[],
         }
     }
@@ -50,6 +52,8 @@ pub(super) struct Received {
     pub(super) omitted: Vec<Omitted>,
     /// Why nothing behind the body could be read.
     pub(super) fault: Option<BodyError>,
+    /// What it takes of the account of bodies, if it was reduced.
+    _share: Option<account::Taken>,
 }
 
 impl Received {
@@ -65,6 +69,7 @@ impl Received {
         };
         Self {
             fault: taken.fault,
+            _share: taken.share,
             ..received
         }
     }
@@ -85,6 +90,7 @@ impl From<Sieved> for Received {
             body: sieved.body.into(),
             omitted: sieved.omitted,
             fault: None,
+            _share: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::Api;
 use super::error::ApiError;
 use crate::auth::Actor;
 use crate::clock::Timestamp;
+use crate::net::aside;
 use crate::results::{Campaign, CampaignId};
 
 /// The parameter that asks for a dry run; every route that changes something knows it.
@@ -137,7 +138,8 @@ impl Call {
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         self.text()?;
         object(&self.body)?;
-        serde_json::from_slice(&self.body).map_err(|error| ApiError::Json(error.to_string()))
+        let read = aside(self.body.len(), || serde_json::from_slice(&self.body));
+        read.map_err(|error| ApiError::Json(error.to_string()))
     }
 
     /// The body as JSON of any shape, as it was written.

@@ -43,8 +43,9 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Auth;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::limits::account::Account;
 use crate::limits::rate::{Allowance, Rate};
-use crate::limits::{CAMPAIGNS_RATE, RATE_KEYS};
+use crate::limits::{API_BODY_BYTES, BODY_TIME, CAMPAIGNS_RATE, RATE_KEYS};
 use crate::net::TrustedProxies;
 use crate::net::body::Limits;
 use crate::results::UserId;
@@ -55,13 +56,13 @@ use error::ApiError;
 use route::Route;
 pub use serve::routes;
 
-/// The longest body of a request, in bytes as sent and as inflated: ten thousand specs fit.
-const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A body, and what is made of its JSON.
+const BODY_BECOMES: usize = 4;
 
 /// How the API behaves.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What a request body may be.
+    /// What a request body may be; its length depends on the route.
     pub body: Limits,
     /// How long the synchronous routes wait for hosts.
     pub sync_period: Duration,
@@ -72,7 +73,12 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            body: Limits::of(BODY_BYTES_MAX),
+            body: Limits {
+                bytes: API_BODY_BYTES,
+                time: BODY_TIME,
+                account: Account::default(),
+                becomes: BODY_BECOMES,
+            },
             sync_period: Duration::from_secs(25),
             campaigns: CAMPAIGNS_RATE,
         }

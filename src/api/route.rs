@@ -11,6 +11,7 @@ use super::call::{Call, Params};
 use super::error::ApiError;
 use super::reply::Reply;
 use crate::auth::Action;
+use crate::limits::{API_BODY_BYTES, API_HOSTS_BODY_BYTES, API_SPECS_BODY_BYTES, LOGIN_BODY_BYTES};
 
 /// What serves a route.
 pub(super) type Handler = fn(Arc<Api>, Call) -> BoxFuture<'static, Result<Reply, ApiError>>;
@@ -80,6 +81,30 @@ impl Route {
             takes: "",
             gives: "{}",
             limited: false,
+        }
+    }
+
+    /// The longest body, in bytes as sent and as inflated.
+    pub(super) fn body_bytes(&self) -> usize {
+        let names_hosts = [
+            "Selected",
+            "host_ids",
+            "hosts:",
+            "RunBy",
+            "Query",
+            "AgentOptions",
+        ];
+        match self.path {
+            "/login" => LOGIN_BODY_BYTES,
+            path if path.starts_with("/spec/") || path.starts_with("/labels") => {
+                API_SPECS_BODY_BYTES
+            }
+            _ if names_hosts.iter().any(|part| self.takes.contains(part))
+                || self.takes.contains("query") =>
+            {
+                API_HOSTS_BODY_BYTES
+            }
+            _ => API_BODY_BYTES,
         }
     }
 

@@ -18,15 +18,13 @@ use super::error::ApiError;
 use super::reply::Reply;
 use super::route::{Access, Found, Route, find};
 use crate::auth::{Actor, token};
+use crate::limits::account::Party;
 use crate::net::ConnInfo;
-use crate::net::body::{self, Limits};
+use crate::net::body;
 use crate::telemetry::metrics::names;
 
 /// The versions of the API; all mean the same.
 pub(super) const VERSIONS: [&str; 3] = ["v1", "2022-04", "latest"];
-
-/// So much of a stranger's body is read: what a login takes, and enough of a refused request to answer it.
-const STRANGERS_BODY_BYTES: usize = 64 * 1024;
 
 /// Everything below `/api/`, but not the results and not what agents ask for: these paths are rejected as not
 /// found, so that the next filter sees them.
@@ -131,15 +129,16 @@ where
         Ok(admitted) => admitted,
         Err(error) => {
             // Whether it can be read does not matter: the answer is known.
-            let _ = body::read(&head.headers, stream, &Limits::of(STRANGERS_BODY_BYTES)).await;
+            body::discard(&head.headers, stream).await;
             return Err(error);
         }
     };
-    let limits = match route.access {
-        Access::Open => &Limits::of(STRANGERS_BODY_BYTES),
-        _ => &api.settings.body,
+    let limits = api.settings.body.with_bytes(route.body_bytes());
+    let who = || match &actor {
+        Some(actor) => Party::User(actor.user.id.0),
+        None => Party::Address(client(&api, &head)),
     };
-    let body = body::read(&head.headers, stream, limits).await?;
+    let body = body::read(&head.headers, stream, &limits, who).await?;
     let query = parse_query(&head.query)?;
     once_each(route, &query)?;
     let call = Call {

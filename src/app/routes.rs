@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::ops::{self, Ops};
 use crate::sockjs::settings::{Origins, Timing};
 use crate::sockjs::{self, Close};
-use crate::transport::{Mount, Mounted, Relay, Surroundings};
+use crate::transport::{Bounds, Mount, Mounted, Relay, Surroundings};
 use crate::{api, console};
 
 /// Where result streams are opened; the last one is what clients of 2020 ask for.
@@ -63,6 +63,10 @@ pub(super) fn mounts(parts: &Parts, settings: &Settings, relay: Option<Arc<Relay
         tasks: parts.sessions.clone(),
         proxies: parts.proxies.clone(),
         relay,
+        bounds: Bounds {
+            bodies: parts.bodies.clone(),
+            ..Bounds::new(&parts.clock)
+        },
         ..Surroundings::new(parts.clock.clone())
     };
     let application = Arc::new(parts.viewers.clone());

@@ -14,6 +14,7 @@ use crate::auth::{self, Auth, FirstStart, Presets, bootstrap};
 use crate::catalog::{Catalog, builtin};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Logs, Settings, StoreUrl, TlsFiles};
+use crate::limits::account::Account;
 use crate::net::tls::{self, Tls};
 use crate::net::{self, TrustedProxies};
 use crate::store::Store;
@@ -44,6 +45,8 @@ pub(super) struct Parts {
     /// Owns the writers of osquery's logs; they end when the agents' face is dropped.
     pub(super) sinks: TaskTracker,
     pub(super) proxies: TrustedProxies,
+    /// What all requests' bodies take from.
+    pub(super) bodies: Account,
     pub(super) first_start: Option<Arc<FirstStart>>,
     pub(super) enroll_secret: String,
     pub(super) made_secret: Option<String>,
@@ -62,15 +65,13 @@ pub(super) async fn start(settings: &Settings) -> anyhow::Result<Parts> {
     let catalog = read_catalog(&store).await?;
     let first_start = first_admin(&catalog, settings, now).await?;
     let (enroll_secret, made_secret) = first_secret(&catalog, settings, now).await?;
-    let auth_settings = auth::Settings {
-        watch_creator_only: settings.creator_only,
-        ..auth::Settings::default()
-    };
-    let auth = Arc::new(Auth::new(Arc::clone(&catalog), auth_settings));
+    let auth = auth(settings, &catalog);
+    let bodies = Account::default();
     let (sessions, sinks) = (TaskTracker::new(), TaskTracker::new());
     let proxies = TrustedProxies::new(settings.trusted_proxies.iter().copied());
+    let shared = (&proxies, &bodies);
     Ok(Parts {
-        agents: agents(settings, &catalog, &store, &clock, &proxies, &sinks)?,
+        agents: agents(settings, &catalog, &store, &clock, shared, &sinks)?,
         api: Api::new(
             api::Parts {
                 catalog: Arc::clone(&catalog),
@@ -81,10 +82,7 @@ pub(super) async fn start(settings: &Settings) -> anyhow::Result<Parts> {
                 tasks: sessions.clone(),
                 node: node.clone(),
             },
-            api::Settings {
-                sync_period: settings.live_query_rest_period,
-                ..api::Settings::default()
-            },
+            api_settings(settings, &bodies),
         ),
         viewers: Viewers::new(
             Arc::clone(&store),
@@ -103,10 +101,28 @@ pub(super) async fn start(settings: &Settings) -> anyhow::Result<Parts> {
         catalog,
         metrics,
         proxies,
+        bodies,
         first_start,
         enroll_secret,
         made_secret,
     })
+}
+
+fn auth(settings: &Settings, catalog: &Arc<Catalog>) -> Arc<Auth> {
+    let auth = auth::Settings {
+        watch_creator_only: settings.creator_only,
+        ..auth::Settings::default()
+    };
+    Arc::new(Auth::new(Arc::clone(catalog), auth))
+}
+
+fn api_settings(settings: &Settings, bodies: &Account) -> api::Settings {
+    let mut api = api::Settings {
+        sync_period: settings.live_query_rest_period,
+        ..api::Settings::default()
+    };
+    api.body.account = bodies.clone();
+    api
 }
 
 async fn read_catalog(store: &Arc<dyn Store>) -> anyhow::Result<Arc<Catalog>> {
@@ -139,7 +155,7 @@ fn agents(
     catalog: &Arc<Catalog>,
     store: &Arc<dyn Store>,
     clock: &Clock,
-    proxies: &TrustedProxies,
+    (proxies, bodies): (&TrustedProxies, &Account),
     tasks: &TaskTracker,
 ) -> anyhow::Result<Arc<Agents>> {
     let sink = match settings.osquery_logs {
@@ -153,10 +169,11 @@ fn agents(
     };
     std::fs::create_dir_all(&settings.data_dir)?;
     let sink = LogSink::open(&sink, tasks).context("cannot write osquery's logs")?;
-    let agents = agents::Settings {
+    let mut agents = agents::Settings {
         trusted_proxies: proxies.clone(),
         ..agents::Settings::default()
     };
+    agents.body.account = bodies.clone();
     Ok(Arc::new(Agents::new(
         Arc::clone(catalog),
         Arc::clone(store),

@@ -3,6 +3,7 @@
 //! What a stranger can make grow has a bound here or beside its owner. These are defaults: where an
 //! operator may move one, `config` says so.
 
+pub mod account;
 pub mod permits;
 pub mod rate;
 
@@ -29,14 +30,55 @@ pub const AGENT_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// why the rest was not taken, in bytes as sent and as inflated each. osquery gives up on a request after 16 s.
 pub const AGENT_BODY_READ_BYTES: u64 = 512 * 1024 * 1024;
 
-/// The body of any other request, in bytes.
-pub const API_BODY_BYTES: usize = 1024 * 1024;
+/// Queries of an agent's body that are looked at, of answers and of statuses each. A host is asked a few at a time, and
+/// at most every dynamic label at once.
+pub const AGENT_QUERIES: usize = 16 * 1024;
 
-/// From a request's header to the last byte of its body.
-pub const BODY_TIME: Duration = Duration::from_secs(30);
+/// The body of an agent's check-in, enrolment or request for its config, in bytes. A host's details take a few kilobytes.
+pub const AGENT_SHORT_BODY_BYTES: usize = 256 * 1024;
 
-/// Memory that request bodies still being read take together, in bytes; more is answered 503.
+/// The body of a log-in, in bytes: an address and a password.
+pub const LOGIN_BODY_BYTES: usize = 4 * 1024;
+
+/// The body of most requests of the API, in bytes.
+pub const API_BODY_BYTES: usize = 64 * 1024;
+
+/// The body of a request that holds SQL or names hosts, in bytes: a hundred thousand numbers of hosts.
+pub const API_HOSTS_BODY_BYTES: usize = 1024 * 1024;
+
+/// The body of a request that applies specs, in bytes: ten thousand of them, or a hundred thousand names of hosts.
+pub const API_SPECS_BODY_BYTES: usize = 8 * 1024 * 1024;
+
+/// From a request's header to the last byte of its body, to which what has arrived adds, see [`BODY_RATE`].
+pub const BODY_TIME: Duration = Duration::from_secs(15);
+
+/// Bytes a second that a body arrives with at least, after [`BODY_TIME`]: a slow line delivers the largest answer in a
+/// quarter of an hour, and who sends a byte now and then is done with soon.
+pub const BODY_RATE: u64 = 16 * 1024;
+
+/// Of a gzip body, in bytes: it is inflated only when it is whole or longer than this, because a decoder takes far more.
+pub const GZIP_HELD_BYTES: usize = 16 * 1024;
+
+/// What a gzip decoder takes, in bytes.
+pub const GZIP_DECODER_BYTES: usize = 80 * 1024;
+
+/// How many times as long as it was sent a body of more than [`AGENT_BODY_BYTES`] may become. Rows shrink to a
+/// fiftieth; what shrinks to less than this was made to cost time.
+pub const GZIP_RATIO: u64 = 200;
+
+/// Bytes of a body that are not counted in the account of bodies, so that check-ins and most answers always pass. They
+/// are bounded by the number of connections.
+pub const BODY_FREE_BYTES: usize = 16 * 1024;
+
+/// Memory that bodies of senders who have not said who they are take together, in bytes, until they are answered.
+/// Agents that name themselves in their body are among these; six answers of the largest size fit at once.
+pub const STRANGERS_BODIES_BYTES: usize = 192 * 1024 * 1024;
+
+/// Memory that bodies of known hosts and users take together, in bytes, until they are answered.
 pub const BODIES_BYTES: usize = 256 * 1024 * 1024;
+
+/// Of [`BODIES_BYTES`], what one host or user may take: the largest answer.
+pub const BODIES_BYTES_EACH: usize = 64 * 1024 * 1024;
 
 /// Levels of nesting in JSON from outside. Nothing that is understood has more than six.
 pub const JSON_DEPTH: usize = 32;

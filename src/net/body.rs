@@ -1,18 +1,19 @@
 //! The only reader of request bodies: bounded in bytes as sent and as inflated, and in time.
 
-use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod content;
+
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use flate2::write::MultiGzDecoder;
 use futures_util::{FutureExt, Stream, StreamExt};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HeaderValue};
+use http::header::{CONTENT_LENGTH, EXPECT};
 use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
+use crate::limits::BODY_RATE;
+use crate::limits::account::{self, Account, Party};
 use crate::telemetry::metrics::names;
+use content::Content;
 
 /// How long and how much more is read of a body that is refused, so that its sender is still there to
 /// hear why: closing a socket with unread input destroys the answer. Most clients write all before they read, so
@@ -25,66 +26,90 @@ const REFUSED_BYTES: usize = 32 * 1024 * 1024;
 pub struct Limits {
     /// The body's length in bytes, as sent and as inflated each.
     pub bytes: usize,
-    /// From the header to the last byte.
+    /// From the header to the last byte, and longer as long as [`BODY_RATE`] bytes a second arrive.
     pub time: Duration,
-    /// Shared by all routes.
-    pub budget: Budget,
+    /// What all routes take from.
+    pub account: Account,
+    /// How many bytes one of the body becomes until the request is answered: it, and what is made of it.
+    pub becomes: usize,
 }
 
 impl Limits {
-    /// At most `bytes` within 30 s, outside of any shared budget.
+    /// At most `bytes` within 30 s, of an account of its own.
     #[must_use]
     pub fn of(bytes: usize) -> Self {
         Self {
             bytes,
             time: Duration::from_secs(30),
-            budget: Budget::new(usize::MAX),
+            account: Account::default(),
+            becomes: 1,
         }
     }
-}
 
-/// The memory that bodies still being read may take together, in bytes. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Budget {
-    used: Arc<AtomicUsize>,
-    max: usize,
-}
-
-impl Budget {
-    /// A budget of `max` bytes.
+    /// The same for another length.
     #[must_use]
-    pub fn new(max: usize) -> Self {
+    pub fn with_bytes(&self, bytes: usize) -> Self {
         Self {
-            used: Arc::new(AtomicUsize::new(0)),
-            max,
+            bytes,
+            ..self.clone()
         }
     }
 }
 
-/// Bytes taken from a [`Budget`], given back when dropped.
-struct Share<'a> {
-    budget: &'a Budget,
-    taken: usize,
+/// What a body takes from the account.
+struct Share<'a, W> {
+    limits: &'a Limits,
+    who: W,
+    taken: Option<account::Taken>,
 }
 
-impl Share<'_> {
-    /// Grows the share to `total`; false if the budget is spent.
-    fn grow(&mut self, total: usize) -> bool {
-        let more = total.saturating_sub(self.taken);
-        let used = self.budget.used.fetch_add(more, Ordering::Relaxed);
-        self.taken += more;
-        used.saturating_add(more) <= self.budget.max
+impl<W: Fn() -> Party> Share<'_, W> {
+    /// Takes so much in all; what is free is not counted.
+    fn grow(&mut self, bytes: usize) -> Result<(), BodyError> {
+        /// To take a little each time would take the account's lock each time.
+        const STEP: usize = 64 * 1024;
+        if bytes <= self.limits.account.free() {
+            return Ok(());
+        }
+        let weight = bytes.saturating_mul(self.limits.becomes);
+        let weight = weight.checked_next_multiple_of(STEP.min(weight.max(1)));
+        let weight = weight.unwrap_or(usize::MAX);
+        let outcome = match &mut self.taken {
+            Some(taken) => taken.grow(weight),
+            None => self
+                .limits
+                .account
+                .take((self.who)(), weight)
+                .map(|taken| self.taken = Some(taken)),
+        };
+        outcome.map_err(|_| BodyError::Busy)
     }
 }
 
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.taken, Ordering::Relaxed);
-    }
-}
-
-/// A whole request body, inflated.
+/// A whole request body, inflated. A large one holds its share of the account until it is dropped.
 pub type Body = Bytes;
+
+/// Bytes and their share of the account.
+struct Held {
+    bytes: Bytes,
+    _share: account::Taken,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn held(bytes: Bytes, share: Option<account::Taken>) -> Body {
+    match share {
+        None => bytes,
+        Some(share) => Bytes::from_owner(Held {
+            bytes,
+            _share: share,
+        }),
+    }
+}
 
 /// Takes over a body that has become longer than its route keeps, so that what matters of it is not lost.
 pub trait Reduce {
@@ -118,6 +143,8 @@ pub struct Taken<R> {
     pub reduced: Option<R>,
     /// Why nothing behind this could be read: only faults that a second try would meet again.
     pub fault: Option<BodyError>,
+    /// What a reduced body took of the account.
+    pub share: Option<account::Taken>,
 }
 
 impl<R> Taken<R> {
@@ -126,7 +153,18 @@ impl<R> Taken<R> {
             body,
             reduced: None,
             fault: None,
+            share: None,
         }
+    }
+
+    /// With what was taken from the account for it.
+    fn with(mut self, share: Option<account::Taken>) -> Self {
+        if self.reduced.is_some() {
+            self.share = share;
+        } else {
+            self.body = held(self.body, share);
+        }
+        self
     }
 }
 
@@ -181,7 +219,7 @@ impl BodyError {
 }
 
 /// Reads a body to its end. Chunked bodies and bodies without a length are read alike; no body at all
-/// is an empty one.
+/// is an empty one. `who` is asked only for bodies that count.
 ///
 /// # Errors
 /// [`BodyError`]; the rest of a refused body is read for a moment and dropped.
@@ -189,12 +227,13 @@ pub async fn read<S, B, E>(
     headers: &HeaderMap,
     stream: S,
     limits: &Limits,
+    who: impl Fn() -> Party,
 ) -> Result<Body, BodyError>
 where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
 {
-    let taken = take(headers, stream, limits, None::<(Refused, u64)>).await?;
+    let taken = take(headers, stream, limits, who, None::<(Refused, u64)>).await?;
     match taken.fault {
         Some(fault) => Err(fault),
         None => Ok(taken.body),
@@ -210,6 +249,7 @@ pub async fn take<S, B, E, R>(
     headers: &HeaderMap,
     stream: S,
     limits: &Limits,
+    who: impl Fn() -> Party,
     reduce: Option<(R, u64)>,
 ) -> Result<Taken<R>, BodyError>
 where
@@ -218,7 +258,7 @@ where
     R: Reduce,
 {
     let mut stream = std::pin::pin!(stream);
-    let outcome = take_within(headers, stream.as_mut(), limits, reduce).await;
+    let outcome = take_within(headers, stream.as_mut(), limits, who, reduce).await;
     let fault = match &outcome {
         Ok(taken) => taken.fault,
         Err(fault) => Some(*fault),
@@ -249,6 +289,7 @@ async fn take_within<S, B, E, R>(
     headers: &HeaderMap,
     mut stream: S,
     limits: &Limits,
+    who: impl Fn() -> Party,
     reduce: Option<(R, u64)>,
 ) -> Result<Taken<R>, BodyError>
 where
@@ -259,50 +300,66 @@ where
     let bytes_max = reduce.as_ref().map_or(limits.bytes as u64, |(_, max)| *max);
     let mut content = Content::new(headers, limits.bytes, reduce)?;
     let mut share = Share {
-        budget: &limits.budget,
-        taken: 0,
+        limits,
+        who,
+        taken: None,
     };
     let declared = declared_length(headers);
     if declared.is_some_and(|length| length > bytes_max) {
         return Err(BodyError::TooLarge);
     }
     // Most bodies have come with their header, and need no clock.
-    let mut deadline = None;
+    let mut began = None;
     let mut sent = 0;
     loop {
-        let item = match stream.next().now_or_never() {
-            Some(item) => item,
-            None => {
-                let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.time);
-                let item = timeout_at(deadline, stream.next()).await;
-                item.map_err(|_| BodyError::Timeout)?
-            }
-        };
+        let item = next_part(&mut stream, limits, &mut began, sent).await?;
         let Some(part) = item else {
-            return content.finish();
+            let outcome = match content.end(&mut share).await {
+                Err(fault) => content.broken(fault),
+                Ok(()) => content.finish(),
+            };
+            return outcome.map(|taken| taken.with(share.taken));
         };
         let mut part = part.map_err(|_| BodyError::Truncated)?;
         let first = sent == 0;
         sent += part.remaining() as u64;
         if sent > bytes_max {
-            return content.broken(BodyError::TooLarge);
+            let taken = content.broken(BodyError::TooLarge)?;
+            return Ok(taken.with(share.taken));
         }
         let whole = first && declared == Some(sent) && part.remaining() <= limits.bytes;
         if whole && content.is_plain() {
             // The common case, a small body in one piece, is not copied: it is what was read from the socket.
             let count = part.remaining();
-            return match share.grow(count) {
-                true => Ok(Taken::whole(part.copy_to_bytes(count))),
-                false => Err(BodyError::Busy),
-            };
+            share.grow(count)?;
+            let body = part.copy_to_bytes(count);
+            return Ok(Taken::whole(body).with(share.taken));
         }
-        if let Err(fault) = content.push_all(&mut part) {
-            return content.broken(fault);
-        }
-        if !share.grow(content.len()) {
-            return Err(BodyError::Busy);
+        match content.push_all(&mut part, &mut share).await {
+            Ok(()) => {}
+            Err(BodyError::Busy) => return Err(BodyError::Busy),
+            Err(fault) => return Ok(content.broken(fault)?.with(share.taken)),
         }
     }
+}
+
+/// The next part, if it comes while its body still has time; most parts are there already.
+async fn next_part<S>(
+    stream: &mut S,
+    limits: &Limits,
+    began: &mut Option<Instant>,
+    sent: u64,
+) -> Result<Option<S::Item>, BodyError>
+where
+    S: Stream + Unpin,
+{
+    if let Some(item) = stream.next().now_or_never() {
+        return Ok(item);
+    }
+    let began = *began.get_or_insert_with(Instant::now);
+    let more = Duration::from_secs(sent / BODY_RATE);
+    let item = timeout_at(began + limits.time + more, stream.next()).await;
+    item.map_err(|_| BodyError::Timeout)
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
@@ -322,155 +379,6 @@ where
         if left == 0 {
             return;
         }
-    }
-}
-
-/// What has arrived, inflated as it arrives.
-enum Content<R: Reduce> {
-    Plain(Bounded<R>),
-    Gzip(Box<MultiGzDecoder<Bounded<R>>>),
-}
-
-impl<R: Reduce> Content<R> {
-    fn new(headers: &HeaderMap, max: usize, reduce: Option<(R, u64)>) -> Result<Self, BodyError> {
-        let bounded = Bounded {
-            bytes: Vec::new(),
-            max,
-            total: 0,
-            reduce,
-            reducing: false,
-            full: false,
-        };
-        let encoding = headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
-        match encoding.map(<[u8]>::trim_ascii) {
-            None => Ok(Self::Plain(bounded)),
-            Some(name) if name.is_empty() || name.eq_ignore_ascii_case(b"identity") => {
-                Ok(Self::Plain(bounded))
-            }
-            Some(name)
-                if name.eq_ignore_ascii_case(b"gzip") || name.eq_ignore_ascii_case(b"x-gzip") =>
-            {
-                Ok(Self::Gzip(Box::new(MultiGzDecoder::new(bounded))))
-            }
-            Some(_) => Err(BodyError::Encoding),
-        }
-    }
-
-    fn push(&mut self, chunk: &[u8]) -> Result<(), BodyError> {
-        match self {
-            Self::Plain(bounded) => bounded.write_all(chunk).map_err(|_| BodyError::TooLarge),
-            Self::Gzip(decoder) => decoder
-                .write_all(chunk)
-                .map_err(|_| decoder.get_ref().fault()),
-        }
-    }
-
-    fn push_all(&mut self, part: &mut impl Buf) -> Result<(), BodyError> {
-        while part.has_remaining() {
-            let chunk = part.chunk();
-            let count = chunk.len();
-            self.push(chunk)?;
-            part.advance(count);
-        }
-        Ok(())
-    }
-
-    const fn is_plain(&self) -> bool {
-        matches!(self, Self::Plain(_))
-    }
-
-    fn bounded(&mut self) -> &mut Bounded<R> {
-        match self {
-            Self::Plain(bounded) => bounded,
-            Self::Gzip(decoder) => decoder.get_mut(),
-        }
-    }
-
-    fn len(&mut self) -> usize {
-        self.bounded().len()
-    }
-
-    fn finish(mut self) -> Result<Taken<R>, BodyError> {
-        if let Self::Gzip(decoder) = &mut self {
-            // Flushes what the decoder still holds; a stream without its trailer is a fault.
-            if decoder.try_finish().is_err() {
-                let fault = decoder.get_ref().fault();
-                return self.broken(fault);
-            }
-        }
-        Ok(self.bounded().taken(None))
-    }
-
-    /// A fault that a second try would meet again: what has arrived is kept, if there is somebody who can use it.
-    fn broken(mut self, fault: BodyError) -> Result<Taken<R>, BodyError> {
-        if let Self::Gzip(decoder) = &mut self {
-            // What is inflated already; the fault is known.
-            let _ = decoder.flush();
-        }
-        let bounded = self.bounded();
-        if bounded.reduce.is_none() {
-            return Err(fault);
-        }
-        Ok(bounded.taken(Some(fault)))
-    }
-}
-
-/// A vector that does not grow beyond its bound, and what takes over when it would.
-struct Bounded<R: Reduce> {
-    bytes: Vec<u8>,
-    max: usize,
-    total: u64,
-    /// Who takes over, and how many bytes the body may have then.
-    reduce: Option<(R, u64)>,
-    reducing: bool,
-    full: bool,
-}
-
-impl<R: Reduce> Bounded<R> {
-    const fn fault(&self) -> BodyError {
-        if self.full {
-            BodyError::TooLarge
-        } else {
-            BodyError::Broken
-        }
-    }
-
-    fn len(&self) -> usize {
-        let reduced = self.reduce.as_ref().filter(|_| self.reducing);
-        self.bytes.len() + reduced.map_or(0, |(reduce, _)| reduce.held())
-    }
-
-    fn taken(&mut self, fault: Option<BodyError>) -> Taken<R> {
-        let reduced = self.reduce.take().filter(|_| self.reducing);
-        Taken {
-            body: Bytes::from(std::mem::take(&mut self.bytes)),
-            reduced: reduced.map(|(reduce, _)| reduce),
-            fault,
-        }
-    }
-}
-
-impl<R: Reduce> Write for Bounded<R> {
-    fn write(&mut self, chunk: &[u8]) -> std::io::Result<usize> {
-        self.total += chunk.len() as u64;
-        if !self.reducing && chunk.len() <= self.max - self.bytes.len() {
-            self.bytes.extend_from_slice(chunk);
-            return Ok(chunk.len());
-        }
-        let Some((reduce, _)) = self.reduce.as_mut().filter(|(_, max)| self.total <= *max) else {
-            self.full = true;
-            return Err(std::io::ErrorKind::FileTooLarge.into());
-        };
-        if !self.reducing {
-            self.reducing = true;
-            reduce.push(&std::mem::take(&mut self.bytes));
-        }
-        reduce.push(chunk);
-        Ok(chunk.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

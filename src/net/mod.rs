@@ -1,6 +1,7 @@
 //! Sockets, TLS and HTTP/1.1 below the filters: everything a stranger's connection can do is bounded here.
 
 pub mod arrival;
+mod aside;
 pub mod body;
 pub mod handover;
 pub mod listener;
@@ -17,6 +18,7 @@ mod tls_error;
 use std::time::Duration;
 
 pub use arrival::{Answering, Arrival, Filtered};
+pub use aside::aside;
 pub use body::{Body, BodyError};
 pub use handover::Handover;
 pub use listener::Listener;

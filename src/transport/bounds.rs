@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::limits::account::Account;
 use crate::limits::permits::{Permit, Permits};
 use crate::limits::rate::{Rate, address_key};
-use crate::limits::{BODIES_BYTES, RATE_KEYS, SESSIONS_PER_ADDRESS, SESSIONS_RATE};
-use crate::net::body::Budget;
+use crate::limits::{RATE_KEYS, SESSIONS_PER_ADDRESS, SESSIONS_RATE};
 use crate::telemetry::metrics::names;
 
 /// Sessions alive at once in all, WebSockets included.
@@ -21,8 +21,8 @@ pub struct Bounds {
     pub sessions: Permits<IpAddr>,
     /// How fast one address may open them.
     pub openings: Arc<Rate<IpAddr>>,
-    /// Bodies of sends that are still being read.
-    pub bodies: Budget,
+    /// What bodies of sends take from.
+    pub bodies: Account,
 }
 
 /// Why a session was not opened.
@@ -55,7 +55,7 @@ impl Bounds {
         Self {
             sessions: Permits::new(SESSIONS_PER_ADDRESS, SESSIONS_MAX),
             openings: Arc::new(Rate::new(SESSIONS_RATE, RATE_KEYS, clock)),
-            bodies: Budget::new(BODIES_BYTES),
+            bodies: Account::default(),
         }
     }
 

@@ -16,8 +16,12 @@ use super::pages::{answer, not_opened, unknown_to_node};
 use super::registry::Registry;
 use super::relay::{Bearer, Outcome};
 use super::whereabouts::Whereabouts;
+use crate::limits::account::Party;
 use crate::net::body::{self, Limits};
 use crate::sockjs::inbound::{Refusal, decode_jsonp_send, decode_xhr_send};
+
+/// A body, its messages, and how they are kept.
+const BODY_BECOMES: usize = 3;
 
 /// By which of the two ways a client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +54,10 @@ where
     let limits = Limits {
         bytes: settings.body_bytes_max,
         time: settings.body_timeout,
-        budget: registry.bounds().bodies.clone(),
+        account: registry.bounds().bodies.clone(),
+        becomes: BODY_BECOMES,
     };
-    let body = match body::read(request, body, &limits).await {
+    let body = match body::read(request, body, &limits, || Party::Address(call.address)).await {
         Ok(body) => body,
         Err(fault) => {
             // What is left of the body is not worth reading.

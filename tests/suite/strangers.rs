@@ -1,14 +1,19 @@
 //! What strangers can take: many connections from few addresses, large bodies, guesses. Honest requests go on beside it.
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, SECRET, TOKEN};
 use crate::wire::{PATIENCE, exchange, read_to_end, start};
 
 /// A connection from `127.0.x.y`.
@@ -149,4 +154,135 @@ async fn requests_that_no_route_has_seen_are_refused_in_json() {
         "",
         "who asks nothing is told nothing"
     );
+}
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A POST of a gzip body from there; the reply's status, 0 if there was none.
+async fn post_from(
+    server: SocketAddr,
+    from: [u8; 2],
+    path: &str,
+    headers: &str,
+    body: &[u8],
+) -> u16 {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Encoding: gzip\r\n{headers}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = connect_from(server, from).await.unwrap();
+    stream
+        .write_all(&[head.as_bytes(), body].concat())
+        .await
+        .unwrap();
+    let mut reply = Vec::new();
+    let read = timeout(9 * PATIENCE, stream.read_to_end(&mut reply)).await;
+    let _ = read.expect("an answer");
+    let text = String::from_utf8_lossy(&reply);
+    text.get(9..12)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The most memory that the broker has used, in MiB.
+fn peak_mib(broker: &Broker) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", broker.pid())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib / 1024
+}
+
+/// Checks in as an honest host until told to stop; how often, and the slowest.
+async fn check_in(server: SocketAddr, node_key: &str, over: CancellationToken) -> (u32, Duration) {
+    let body = format!(r#"{{"node_key":"{node_key}"}}"#);
+    let request = format!(
+        "POST /api/osquery/distributed/read HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (mut times, mut slowest) = (0, Duration::ZERO);
+    while !over.is_cancelled() {
+        let began = Instant::now();
+        let reply = request_from(server, [200, 1], &request).await;
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply:?}");
+        slowest = slowest.max(began.elapsed());
+        times += 1;
+    }
+    (times, slowest)
+}
+
+async fn enrolled(broker: &Broker) -> String {
+    let body = json!({ "enroll_secret": SECRET, "host_identifier": "honest" });
+    let (status, said) = broker.post("/api/osquery/enroll", body).await;
+    assert_eq!(status, 200, "{said}");
+    said["node_key"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_bodies_that_become_large_cost_strangers_more_than_the_broker() {
+    let broker = Broker::start(&[]).await;
+    let server: SocketAddr = broker.address.parse().unwrap();
+    let node_key = enrolled(&broker).await;
+    let over = CancellationToken::new();
+    let honest = tokio::spawn({
+        let over = over.clone();
+        async move { check_in(server, &node_key, over).await }
+    });
+    let members = r#""a":[],"#.repeat(2_200_000);
+    let bomb = gzip(format!(r#"{{"queries":{{{members}"b":[]}}}}"#).as_bytes());
+    assert!(bomb.len() < 64 * 1024);
+    let empty = gzip(b"").repeat(100_000);
+    let mut attacks = Vec::new();
+    for n in 0..15 {
+        let (body, path) = match n % 3 {
+            0 => (&empty, "/api/osquery/log"),
+            1 => (&bomb, "/api/v1/fleet/login"),
+            _ => (&bomb, "/api/osquery/distributed/write"),
+        };
+        attacks.push(post_from(server, [3, n % 4 + 1], path, "", body));
+    }
+    let statuses = join_all(attacks).await;
+    assert!(
+        statuses
+            .iter()
+            .all(|status| matches!(status, 400 | 401 | 413 | 503)),
+        "{statuses:?}"
+    );
+    assert!(statuses.contains(&401), "a stranger: {statuses:?}");
+    over.cancel();
+    let (times, slowest) = honest.await.unwrap();
+    assert!(
+        times > 3 && slowest < Duration::from_secs(5),
+        "{times} {slowest:?}"
+    );
+    let peak = peak_mib(&broker);
+    assert!(peak < 400, "{peak} MiB");
+}
+
+#[tokio::test]
+async fn a_route_takes_no_more_than_it_needs() {
+    let broker = Broker::start(&[]).await;
+    let server: SocketAddr = broker.address.parse().unwrap();
+    let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
+    let padded = |bytes: usize| gzip(format!("{{{}}}", " ".repeat(bytes)).as_bytes());
+    let cases = [
+        ("/api/v1/fleet/login", 5_000, 413),
+        ("/api/v1/fleet/change_password", 70_000, 413),
+        ("/api/v1/fleet/queries/run", 70_000, 422),
+        ("/api/v1/fleet/queries/run", 1_100_000, 413),
+        ("/api/v1/fleet/spec/queries", 1_100_000, 422),
+        ("/api/v1/fleet/spec/queries", 8_500_000, 413),
+        ("/api/osquery/distributed/read", 300_000, 413),
+    ];
+    for (path, bytes, expected) in cases {
+        let status = post_from(server, [4, 1], path, &bearer, &padded(bytes)).await;
+        let taken = expected == 422 && status != 413 && status != 0;
+        assert!(status == expected || taken, "{path} {bytes}: {status}");
+    }
 }

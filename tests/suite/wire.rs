@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use answerback::clock::{Clock, Timestamp};
+use answerback::limits::account::Party;
 use answerback::net::body::{self, Limits};
 use answerback::net::tls::{self, SelfSigned, Tls};
 use answerback::net::{self, ConnInfo, Listener};
@@ -197,7 +198,7 @@ fn routes(
         .then(move |headers: HeaderMap, stream| {
             let limits = limits.clone();
             async move {
-                match body::read(&headers, stream, &limits).await {
+                match body::read(&headers, stream, &limits, || Party::Host(1)).await {
                     Ok(body) => answer(200, format!("{}", body.len())),
                     Err(fault) => answer(fault.status().as_u16(), fault.label().to_owned()),
                 }

@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::rows::{RowsFault, write_rows};
 use super::scan::plain_len;
 use super::{Body, Value};
+use crate::limits::AGENT_QUERIES;
 use crate::results::{Answer, HostId};
 
 /// Bytes that one answer may have in the log. Above what a body may hold, because columns are added to each row.
@@ -42,17 +43,17 @@ pub fn reports<'a>(body: &Body<'a>) -> Reports<'a> {
     for (name, rows) in &body.queries {
         reports.entry(name.clone()).or_default().rows = Some(*rows);
     }
-    for status in map(body, "statuses") {
+    for status in map(body, "statuses").take(AGENT_QUERIES) {
         let (name, status) = status;
         reports.entry(name).or_default().status = Some(status);
     }
-    for message in map(body, "messages") {
+    for message in map(body, "messages").take(AGENT_QUERIES) {
         let (name, message) = message;
         if let Some(report) = reports.get_mut(&name) {
             report.message = Some(message);
         }
     }
-    for stats in map(body, "stats") {
+    for stats in map(body, "stats").take(AGENT_QUERIES) {
         let (name, stats) = stats;
         if let Some(report) = reports.get_mut(&name) {
             report.stats = Some(stats);

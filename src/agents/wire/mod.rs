@@ -9,6 +9,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use crate::limits::AGENT_QUERIES;
+use crate::telemetry::metrics::names;
 use scan::Cursor;
 pub use scan::{Fault, Value};
 
@@ -20,6 +22,24 @@ pub fn text(body: &Bytes) -> Cow<'_, str> {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => String::from_utf8_lossy(body),
     }
+}
+
+/// The node key of a body; nothing else of it is kept. For bodies so large that their sender should be known before more
+/// is made of them.
+///
+/// # Errors
+/// When the body is not well formed.
+pub fn node_key(text: &str) -> Result<Option<Cow<'_, str>>, Fault> {
+    let mut found = None;
+    let mut cursor = Cursor::new(text);
+    cursor.object(|cursor, key| {
+        let value = cursor.value()?;
+        if key == "node_key" {
+            found = value.text();
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// What every body but an enrolment's has: a node key, and other members.
@@ -51,7 +71,12 @@ impl<'a> Body<'a> {
     fn take(&mut self, cursor: &mut Cursor<'a>, key: Cow<'a, str>) -> Result<(), Fault> {
         if key == "queries" && cursor.is_at_object() {
             return cursor.object(|cursor, name| {
-                self.queries.push((name, cursor.value()?));
+                let value = cursor.value()?;
+                if self.queries.len() < AGENT_QUERIES {
+                    self.queries.push((name, value));
+                } else {
+                    metrics::counter!(names::AGENT_ITEMS_OMITTED).increment(1);
+                }
                 Ok(())
             });
         }
@@ -109,6 +134,23 @@ mod tests {
             assert_eq!(read(text), (None, 0, true), "{text}");
         }
         assert_eq!(read("{}"), (None, 0, false));
+    }
+
+    #[test]
+    fn the_key_is_found_alone_and_queries_are_bounded() {
+        let many: Vec<_> = (0..=AGENT_QUERIES).map(|n| format!("\"{n}\":[]")).collect();
+        let text = format!(
+            r#"{{"node_key":"a","queries":{{{}}},"node_key":"k"}}"#,
+            many.join(",")
+        );
+        assert_eq!(node_key(&text).unwrap().as_deref(), Some("k"));
+        assert_eq!(Body::parse(&text).queries.len(), AGENT_QUERIES);
+        for text in ["{}", r#"{"node_key":1}"#] {
+            assert_eq!(node_key(text), Ok(None), "{text}");
+        }
+        for text in ["", "[]", r#"{"node_key":"k""#] {
+            assert!(node_key(text).is_err(), "{text}");
+        }
     }
 
     #[test]
