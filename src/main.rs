@@ -1,5 +1,6 @@
 //! The `answerback` command.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,7 +32,10 @@ fn main() -> ExitCode {
         Command::Query(query) => runtime.block_on(query::run(*query)),
         Command::Migrate(migrate) => runtime.block_on(migrate::run(migrate)),
         Command::CheckConfig(serve) => match settings(*serve) {
-            Ok(_) => ExitCode::SUCCESS,
+            Ok(_) => {
+                let _ = writeln!(std::io::stdout(), "the settings are right");
+                ExitCode::SUCCESS
+            }
             Err(error) => complain(&error, USAGE),
         },
         Command::Serve(serve) => match settings(*serve) {

@@ -12,6 +12,9 @@ use crate::results::Answer;
 
 /// What spreadsheets may take for the beginning of a formula; the last four as keyboards of East Asia write them.
 const FORMULA: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+/// Our columns beside those that every row has.
+const HOST_ID: &str = "host_id";
+const HOST_ERROR: &str = "host_error";
 /// Columns of one table; those beyond are not written.
 const COLUMNS_MAX: usize = 4_096;
 
@@ -37,9 +40,21 @@ impl Columns {
 
     /// The first line.
     pub(super) fn write_head(&self, out: &mut BytesMut) {
-        let columns = self.names.iter().map(String::as_str);
-        let head = ["host_id"].into_iter().chain(ADDED_COLUMNS);
-        write_line(head.chain(columns).chain(["host_error"]), out);
+        let columns = self.names.iter().map(|name| self.heading(name));
+        let columns: Vec<String> = columns.collect();
+        let columns = columns.iter().map(String::as_str);
+        let head = [HOST_ID].into_iter().chain(ADDED_COLUMNS);
+        write_line(head.chain(columns).chain([HOST_ERROR]), out);
+    }
+
+    /// How a column of the query's is headed. One that has the name of a column of ours is told from it.
+    fn heading(&self, name: &str) -> String {
+        let mut heading = name.to_owned();
+        let own = |heading: &str| [HOST_ID, HOST_ERROR].contains(&heading);
+        while own(&heading) || (heading != name && self.known.contains(&heading)) {
+            heading.insert_str(0, "query_");
+        }
+        heading
     }
 
     /// The lines of one answer: one a row, or one alone for a host whose query failed.
@@ -131,6 +146,29 @@ mod tests {
             r#"1,h1,"H, 1",1,"x,""y""",,"#,
             r#"2,h2,"H, 2",-5,,"'=cmd()","#,
             r#"3,h3,"H, 3",,,,no such table"#,
+            "",
+        ];
+        assert_eq!(
+            String::from_utf8(out.to_vec()).unwrap(),
+            expected.join("\r\n")
+        );
+    }
+
+    #[test]
+    fn no_column_of_a_query_passes_for_ours() {
+        let answers = [answer(
+            1,
+            r#"[{"host_id":"7","host_error":"x","query_host_id":"8"}]"#,
+            "null",
+        )];
+        let mut columns = Columns::default();
+        answers.iter().for_each(|answer| columns.learn(answer));
+        let mut out = BytesMut::new();
+        columns.write_head(&mut out);
+        columns.write(&answers[0], &mut out);
+        let expected = [
+            "host_id,host_hostname,host_display_name,query_query_host_id,query_host_error,query_host_id,host_error",
+            r#"1,h1,"H, 1",7,x,8,"#,
             "",
         ];
         assert_eq!(

@@ -17,7 +17,7 @@ use super::specs::{Numbers, name_fault};
 use super::wire::campaign::or_default;
 use super::wire::object::objects;
 use super::wire::user::{TeamRoleIn, UserOut, parse_role};
-use crate::auth::user::weakness;
+use crate::auth::user::{is_address, weakness};
 use crate::auth::{Action, other_admin, revoke_all};
 use crate::catalog::entity::{Entity, Role, User};
 use crate::catalog::record::kind;
@@ -214,9 +214,7 @@ fn check(body: &UserIn) -> Vec<Fault> {
         faults.extend(name_fault("name", name));
     }
     if let Some(email) = &body.email {
-        let parts = email.split_once('@');
-        let plausible = parts.is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
-        if !plausible || email.contains(char::is_whitespace) {
+        if !is_address(email) {
             faults.push(fault("email", "must be an address"));
         }
         faults.extend(name_fault("email", email));

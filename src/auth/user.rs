@@ -98,6 +98,14 @@ impl Passwords {
     }
 }
 
+/// Whether a text may be an e-mail address: something on both sides of an `@`, and no space.
+#[must_use]
+pub fn is_address(text: &str) -> bool {
+    let parts = text.split_once('@');
+    let both = parts.is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
+    both && !text.contains(char::is_whitespace)
+}
+
 /// Why a new password is not good enough, if it is not.
 #[must_use]
 pub fn weakness(password: &str) -> Option<&'static str> {

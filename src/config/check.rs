@@ -1,13 +1,16 @@
 //! From what was typed to what is meant: every fault is collected, each with its flag's name.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
+use super::origin;
 use super::raw::Raw;
 use super::{Logs, Node, Presets, Settings, StoreUrl, TlsFiles};
+use crate::auth::user;
 use crate::results::Rules;
 use crate::telemetry::logging;
 use crate::transport::relay::record;
@@ -30,6 +33,8 @@ impl std::error::Error for Faults {}
 /// The faults, at least one.
 pub fn check(raw: Raw) -> Result<Settings, Faults> {
     let mut faults = Collected(Vec::new());
+    // Compose files set variables to nothing where they mean none.
+    let raw = raw.without_empty();
     let settings = settings(&mut faults, raw.clone());
     if settings.tls == TlsFiles::None
         && !settings.listen.ip().is_loopback()
@@ -61,27 +66,30 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
             raw.tls_key,
             raw.tls_self_signed.unwrap_or(false),
         ),
-        trusted_proxies: faults.all("trusted-proxies", raw.trusted_proxies.unwrap_or_default()),
-        presets: Presets {
+        trusted_proxies: faults
+            .networks("trusted-proxies", raw.trusted_proxies.unwrap_or_default()),
+        presets: faults.presets(Presets {
             admin_email: raw.admin_email,
             admin_password: raw.admin_password,
             api_token: raw.api_token,
             enroll_secret: raw.enroll_secret,
-        },
+        }),
         node: Node {
-            name: raw.node,
+            name: raw.node.map(|name| faults.node_name(name)),
             advertise: raw.advertise.map(|url| faults.node_url(&url)),
             secret: raw
                 .node_secret
                 .map(|secret| faults.not_empty("node-secret", secret)),
         },
         rules: rules(
-            raw.unclaimed_s,
+            faults.seconds("unclaimed-s", raw.unclaimed_s),
             raw.resume_grace_s,
-            raw.retention_s,
-            raw.overdue_s,
+            faults.seconds("retention-s", raw.retention_s),
+            faults.seconds("overdue-s", raw.overdue_s),
         ),
-        live_query_rest_period: Duration::from_secs(raw.live_query_rest_period_s.unwrap_or(25)),
+        live_query_rest_period: faults
+            .seconds("live-query-rest-period-s", raw.live_query_rest_period_s)
+            .map_or(Duration::from_secs(25), Duration::from_secs),
         creator_only: raw.creator_only.unwrap_or(false),
         log_bytes_max: faults.least("log-mib", raw.log_mib.unwrap_or(128), 1) << 20,
         fsync: faults.one_of("fsync", raw.fsync, &[("never", false), ("always", true)]),
@@ -91,8 +99,8 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
             4096,
         ),
         heartbeat: faults.heartbeat(raw.heartbeat_s.unwrap_or(25)),
-        sockjs_url: raw.sockjs_url,
-        origins: raw.origins,
+        sockjs_url: raw.sockjs_url.map(|url| faults.page_url("sockjs-url", url)),
+        origins: raw.origins.map(|origins| faults.origins(&origins)),
         osquery_logs: faults.one_of("osquery-logs", raw.osquery_logs, &SINKS),
         connections: faults.least("connections", raw.connections.unwrap_or(50_000), 1),
         drain: Duration::from_secs(raw.drain_s.unwrap_or(0)),
@@ -103,6 +111,8 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
     }
 }
 
+/// Characters of a node's name.
+const NODE_CHARS_MAX: usize = 64;
 /// Where osquery's logs may go; the first is the default.
 const SINKS: [(&str, Logs); 3] = [
     ("file", Logs::File),
@@ -172,15 +182,92 @@ impl Collected {
         text.to_owned()
     }
 
-    fn all<T: FromStr<Err: Display>>(&mut self, flag: &str, texts: Vec<String>) -> Vec<T> {
+    /// Networks, and single addresses as networks of one.
+    fn networks(&mut self, flag: &str, texts: Vec<String>) -> Vec<IpNet> {
         let mut parsed = Vec::new();
         for text in texts {
-            match text.trim().parse() {
-                Ok(value) => parsed.push(value),
-                Err(error) => self.add(flag, format!("`{text}`: {error}")),
+            let network = text.trim().parse::<IpNet>().ok();
+            let address = || text.trim().parse::<IpAddr>().ok().map(IpNet::from);
+            match network.or_else(address) {
+                Some(network) => parsed.push(network),
+                None => self.add(
+                    flag,
+                    format!("`{text}` is neither an address nor a network such as 10.0.0.0/8"),
+                ),
             }
         }
         parsed
+    }
+
+    fn origins(&mut self, typed: &[String]) -> Vec<String> {
+        let mut known = Vec::new();
+        for text in typed {
+            match origin::normalised(text) {
+                Ok(origin) => known.push(origin),
+                Err(fault) => self.add("origins", fault),
+            }
+        }
+        known
+    }
+
+    /// What a first start is given must be as the API would take it.
+    fn presets(&mut self, presets: Presets) -> Presets {
+        if let Some(email) = &presets.admin_email
+            && !user::is_address(email)
+        {
+            self.add("admin-email", format!("`{email}` is no e-mail address"));
+        }
+        if let Some(reason) = presets.admin_password.as_deref().and_then(user::weakness) {
+            self.add("admin-password", reason);
+        }
+        for (flag, secret) in [
+            ("api-token", &presets.api_token),
+            ("enroll-secret", &presets.enroll_secret),
+        ] {
+            if secret
+                .as_ref()
+                .is_some_and(|secret| secret.trim().is_empty())
+            {
+                self.add(flag, "is blank");
+            }
+        }
+        presets
+    }
+
+    fn node_name(&mut self, name: String) -> String {
+        let plain = |at: char| at.is_ascii_alphanumeric() || ".-_".contains(at);
+        if name.len() > NODE_CHARS_MAX || !name.chars().all(plain) {
+            self.add(
+                "node",
+                format!(
+                    "`{name}` may have letters, digits, `.`, `-` and `_`, at most {NODE_CHARS_MAX}"
+                ),
+            );
+        }
+        name
+    }
+
+    /// An address from which pages load something.
+    fn page_url(&mut self, flag: &str, text: String) -> String {
+        let uri = text.split('#').next().unwrap_or("").parse::<http::Uri>();
+        let good = uri.is_ok_and(|uri| match uri.scheme_str() {
+            Some(scheme) => ["http", "https"].contains(&scheme) && uri.host().is_some(),
+            None => text.starts_with('/'),
+        });
+        if !good {
+            self.add(
+                flag,
+                format!("`{text}` is neither an http or https URL nor a path"),
+            );
+        }
+        text
+    }
+
+    fn seconds(&mut self, flag: &str, typed: Option<u64>) -> Option<u64> {
+        if typed == Some(0) {
+            self.add(flag, "must be at least 1");
+        }
+        typed
     }
 
     fn least(&mut self, flag: &str, value: usize, least: usize) -> usize {
@@ -293,6 +380,50 @@ mod tests {
                 1,
                 "{flag} in {told:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_set_to_nothing_is_not_set() {
+        let raw: Raw = toml::from_str(
+            "listen = ''\nstore = ''\nadmin_password = ''\nenroll_secret = ''\norigins = ['', ' ']\ntls_cert = ''\nlog = ''\nnode = ''",
+        )
+        .unwrap();
+        let settings = check(raw).unwrap();
+        assert_eq!(settings.presets.enroll_secret, None);
+        assert_eq!(settings.presets.admin_password, None);
+        assert_eq!((settings.origins, settings.node.name), (None, None));
+        assert_eq!(settings.listen, "127.0.0.1:8080".parse().unwrap());
+    }
+
+    #[test]
+    fn what_would_be_refused_later_is_refused_at_once() {
+        let raw: Raw = toml::from_str(
+            "admin_email = 'nobody'\nadmin_password = 'short'\nenroll_secret = '  '\napi_token = ' '\nnode = 'a b'\n\
+             origins = ['console.example']\nsockjs_url = 'javascript:alert(1)'\nunclaimed_s = 0\nretention_s = 0\n\
+             overdue_s = 0\nlive_query_rest_period_s = 0\ntrusted_proxies = ['10.0.0.5', '10.0.0.0/8', 'ten']",
+        )
+        .unwrap();
+        let told = faults(raw);
+        for flag in [
+            "--admin-email",
+            "--admin-password",
+            "--enroll-secret",
+            "--api-token",
+            "--node",
+            "--origins",
+            "--sockjs-url",
+            "--unclaimed-s",
+            "--retention-s",
+            "--overdue-s",
+            "--live-query-rest-period-s",
+            "--trusted-proxies",
+        ] {
+            let count = told
+                .iter()
+                .filter(|fault| fault.starts_with(&format!("{flag}:")))
+                .count();
+            assert_eq!(count, 1, "{flag} in {told:?}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! The only module that knows files, environment and flags; everybody else gets small settings of their own.
 
 pub mod check;
-pub mod raw;
+pub mod origin;
+mod raw;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use serde::Deserialize;
 
 /// Everything that `serve` can be told, each value still optional. A flag wins over its environment variable,
@@ -30,10 +31,10 @@ pub struct Raw {
     #[arg(long, env = "ANSWERBACK_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// Make a certificate for trying out HTTPS; kept in the data directory
-    #[arg(long, env = "ANSWERBACK_TLS_SELF_SIGNED", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, env = "ANSWERBACK_TLS_SELF_SIGNED", num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     pub tls_self_signed: Option<bool>,
     /// Serve plain HTTP on an address that is not loopback, behind a proxy that speaks TLS
-    #[arg(long, env = "ANSWERBACK_INSECURE_HTTP", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, env = "ANSWERBACK_INSECURE_HTTP", num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     pub insecure_http: Option<bool>,
     /// Networks of proxies whose X-Forwarded-For is believed, e.g. 10.0.0.0/8 (repeatable)
     #[arg(
@@ -105,7 +106,7 @@ pub struct Raw {
     )]
     pub live_query_rest_period_s: Option<u64>,
     /// Let only its creator watch a campaign, not even global admins
-    #[arg(long, env = "ANSWERBACK_CREATOR_ONLY", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, env = "ANSWERBACK_CREATOR_ONLY", num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     pub creator_only: Option<bool>,
     /// MiB of memory for each campaign's results; older ones are read back from the store [default: 128]
     #[arg(long, env = "ANSWERBACK_LOG_MIB", value_name = "MIB")]
@@ -167,6 +168,39 @@ impl Raw {
             resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only log_mib fsync
             sockjs_response_limit heartbeat_s sockjs_url origins osquery_logs connections drain_s log log_format
         )
+    }
+
+    /// The same without texts that say nothing: an empty one is none.
+    #[must_use]
+    pub(super) fn without_empty(mut self) -> Raw {
+        for text in [
+            &mut self.listen,
+            &mut self.store,
+            &mut self.admin_email,
+            &mut self.admin_password,
+            &mut self.api_token,
+            &mut self.enroll_secret,
+            &mut self.node,
+            &mut self.advertise,
+            &mut self.node_secret,
+            &mut self.fsync,
+            &mut self.sockjs_url,
+            &mut self.osquery_logs,
+            &mut self.log,
+            &mut self.log_format,
+        ] {
+            text.take_if(|text| text.is_empty());
+        }
+        for path in [&mut self.data_dir, &mut self.tls_cert, &mut self.tls_key] {
+            path.take_if(|path| path.as_os_str().is_empty());
+        }
+        for list in [&mut self.trusted_proxies, &mut self.origins] {
+            if let Some(texts) = list {
+                texts.retain(|text| !text.trim().is_empty());
+            }
+            list.take_if(|texts| texts.is_empty());
+        }
+        self
     }
 
     /// Reads a TOML file with the flags' names, `-` written `_`.

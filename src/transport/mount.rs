@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Buf;
-use http::header::ORIGIN;
+use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method};
 use http_body_util::BodyDataStream;
 use hyper::upgrade::OnUpgrade;
@@ -295,7 +295,7 @@ impl Inner {
         let origin = headers
             .get(ORIGIN)
             .map(|value| value.to_str().unwrap_or(""));
-        if !settings.origins.allow(origin) {
+        if !settings.origins.allow(origin) && !is_own(origin, headers) {
             return pages::foreign_origin(headers);
         }
         match route {
@@ -370,5 +370,19 @@ impl Inner {
         };
         let peer = connection.peer.ip();
         self.proxies.client_address(peer, request.headers)
+    }
+}
+
+/// Whether a page of this very server asks: its own console must not be shut out by a list of others.
+fn is_own(origin: Option<&str>, headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let page = origin.and_then(|origin| origin.split_once("://"));
+    match (page, host) {
+        (Some((scheme, page)), Some(host)) => {
+            let port = if scheme == "https" { ":443" } else { ":80" };
+            let bare = |host: &str| host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase();
+            bare(page) == bare(host)
+        }
+        _ => false,
     }
 }

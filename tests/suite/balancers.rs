@@ -17,6 +17,8 @@ use crate::redis_server::{RedisServer, is_installed};
 
 /// However busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A proxy that gathers what it sends holds a lone answer back for 200 ms.
+const PROMPT: Duration = Duration::from_millis(150);
 /// A frame that a proxy holds back waits for the next heartbeat, 25 s, or for a full buffer.
 const UNBUFFERED: Duration = Duration::from_secs(5);
 const ANSWERS: usize = 6;
@@ -128,6 +130,7 @@ impl Balanced {
             assert!(Instant::now() < give_up, "no node takes the messages");
         }
         let agents = client();
+        let mut took = Vec::new();
         for (at, host) in hosts.iter().enumerate() {
             let query = format!("fleet_distributed_query_{campaign}");
             let body = json!({ "node_key": host.node_key, "queries": { query: [{ "a": "1" }] } });
@@ -139,7 +142,14 @@ impl Balanced {
                 panic!("{transport:?} holds frame {} back", at + 1)
             };
             assert_eq!(seq, at as u64 + 1, "after {:?}", posted.elapsed());
+            took.push(posted.elapsed());
         }
+        took.sort_unstable();
+        let median = took[took.len() / 2];
+        assert!(
+            median < PROMPT,
+            "{transport:?}: a lone answer takes {median:?}"
+        );
     }
 
     /// A node stops while agents check in through the balancer: nobody needs to know.

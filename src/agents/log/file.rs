@@ -1,7 +1,8 @@
 //! A log file that is set aside when it has grown enough.
 
-use std::fs::{File, OpenOptions, rename};
+use std::fs::{File, OpenOptions, metadata, rename};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// An append-only file, and its set-aside predecessors `.1` (the newest), `.2`, ...
@@ -29,11 +30,31 @@ impl Rotating {
 
     /// Appends whole lines. On an error some of them may have been written; they will come again.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.follow_name()?;
         if self.bytes >= self.bytes_max {
             self.set_aside()?;
         }
         self.file.write_all(lines)?;
         self.bytes += lines.len() as u64;
+        Ok(())
+    }
+
+    /// Opens the file anew if its name does not lead to it any more: somebody has moved or deleted it, as logrotate does,
+    /// and what is written into it would be found by nobody.
+    fn follow_name(&mut self) -> io::Result<()> {
+        let own = self.file.metadata()?;
+        let is_same = match metadata(&self.path) {
+            Ok(named) => (named.dev(), named.ino()) == (own.dev(), own.ino()),
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if is_same {
+            // It may have been cut short.
+            self.bytes = own.len();
+        } else {
+            self.file = append_to(&self.path)?;
+            self.bytes = self.file.metadata()?.len();
+        }
         Ok(())
     }
 
@@ -69,6 +90,36 @@ fn append_to(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_moved_deleted_or_cut_is_begun_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.log");
+        let moved = directory.path().join("moved.log");
+        let mut file = Rotating::open(path.clone(), 100, 2).unwrap();
+        file.write(b"one\n").unwrap();
+        rename(&path, &moved).unwrap();
+        file.write(b"two\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&moved).unwrap(), "one\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+        std::fs::remove_file(&path).unwrap();
+        file.write(b"three\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n");
+        // As logrotate's copytruncate does.
+        OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+        file.write(b"four\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "four\n");
+        // Somebody else has made the next one already.
+        rename(&path, &moved).unwrap();
+        std::fs::write(&path, "theirs\n").unwrap();
+        file.write(b"five\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "theirs\nfive\n");
+    }
 
     #[test]
     fn a_full_file_is_set_aside_and_the_oldest_is_dropped() {

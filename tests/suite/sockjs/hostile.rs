@@ -231,6 +231,13 @@ fn pages_that_are_on_no_list_are_refused() {
     assert_eq!(refused.status(), 403);
     assert_eq!(refused.header("access-control-allow-origin"), None);
     assert_eq!(ask("null").status(), 403);
+    // The server's own pages are never shut out.
+    for own in ["http://localhost", "https://LocalHost:443"] {
+        assert_eq!(ask(own).status(), 200, "{own}");
+    }
+    for other in ["http://localhost:81", "http://localhost.example"] {
+        assert_eq!(ask(other).status(), 403, "{other}");
+    }
     let none = Client::to(server.address).ask("GET", "/echo/info", &[], "");
     assert_eq!(none.status(), 200);
 }
