@@ -17,7 +17,7 @@ use crate::catalog::entity::{Team, User};
 
 pub(super) const ROUTES: &[Route] = &[
     Route::post("/login", Access::Open, run!(login))
-        .says("Begins a session. Failures are slow, and limited per address and account.")
+        .says("Begins a session. Failures are slow, and limited for an account from an address.")
         .limited()
         .takes("{email: string, password: string}")
         .gives("{user: User, available_teams: [TeamSummary], token: string}"),

@@ -140,7 +140,7 @@ pub enum LoginError {
     Store(#[from] StoreError),
     /// The password could not be hashed.
     #[error(transparent)]
-    Hash(#[from] HashError),
+    Hash(HashError),
     /// No randomness.
     #[error(transparent)]
     Entropy(#[from] NoEntropy),
@@ -174,6 +174,15 @@ pub struct Auth {
     settings: Settings,
     passwords: Arc<Passwords>,
     failures: Arc<Failures>,
+}
+
+impl From<HashError> for LoginError {
+    fn from(error: HashError) -> Self {
+        match error {
+            HashError::Busy => Self::TooMany(Duration::from_secs(1)),
+            error => Self::Hash(error),
+        }
+    }
 }
 
 /// The user of a plan is gone.
@@ -371,10 +380,24 @@ impl Auth {
         let started = tokio::time::Instant::now();
         let charge = self.failures.charge(address, email, now);
         let charge = charge.map_err(LoginError::TooMany)?;
+        tokio::time::sleep(charge.wait()).await;
         let plausible = password.chars().count() <= PASSWORD_CHARS_MAX;
-        if plausible && self.passwords.verify(password, hash).await? {
-            self.failures.give_back(&charge);
-            return Ok(());
+        let verified = match plausible {
+            true => self.passwords.verify(password, hash).await,
+            false => Ok(false),
+        };
+        match verified {
+            Ok(true) => {
+                self.failures.give_back(&charge);
+                self.failures.remember(&charge, now);
+                return Ok(());
+            }
+            Ok(false) => {}
+            Err(error) => {
+                // Nobody has looked at the password.
+                self.failures.give_back(&charge);
+                return Err(error.into());
+            }
         }
         tokio::time::sleep_until(started + self.settings.failure_delay).await;
         Err(LoginError::Failed)

@@ -7,6 +7,8 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use tokio::sync::Semaphore;
 
+use crate::limits::HASHES_WAITING;
+
 /// The least length of a password, in characters; what Fleet demands too.
 pub const PASSWORD_CHARS_MIN: usize = 12;
 /// The most bytes of a password.
@@ -37,6 +39,9 @@ pub enum HashError {
     /// The cost is out of argon2's bounds, or memory ran out.
     #[error("hashing failed: {0}")]
     Argon2(String),
+    /// Too many wait already.
+    #[error("too many passwords are being checked, try again in a second")]
+    Busy,
     /// The process is stopping.
     #[error("hashing was cut off")]
     CutOff,
@@ -47,15 +52,18 @@ pub enum HashError {
 pub struct Passwords {
     cost: Cost,
     permits: Arc<Semaphore>,
+    /// Of those that are hashed and those that wait for it.
+    queue: Arc<Semaphore>,
 }
 
 impl Passwords {
-    /// At most `at_once` hashes run together; more wait.
+    /// At most `at_once` hashes run together; [`HASHES_WAITING`] more wait.
     #[must_use]
     pub fn new(cost: Cost, at_once: usize) -> Self {
         Self {
             cost,
             permits: Arc::new(Semaphore::new(at_once.max(1))),
+            queue: Arc::new(Semaphore::new(at_once.max(1) + HASHES_WAITING)),
         }
     }
 
@@ -86,12 +94,14 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, HashError> {
+        let queued = Arc::clone(&self.queue).try_acquire_owned();
+        let queued = queued.map_err(|_| HashError::Busy)?;
         let permits = Arc::clone(&self.permits);
         let permit = permits.acquire_owned().await;
         let permit = permit.map_err(|_| HashError::CutOff)?;
         let done = tokio::task::spawn_blocking(move || {
             // Held by the work itself: a caller that goes away does not make room while the work goes on.
-            let _permit = permit;
+            let _held = (permit, queued);
             work()
         });
         done.await.map_err(|_| HashError::CutOff)
@@ -175,6 +185,18 @@ mod tests {
                 .unwrap()
         );
         assert!(passwords.verify("x", Some("not a hash")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn only_so_many_wait_for_their_turn() {
+        let passwords = Passwords::new(CHEAP, 1);
+        let all = (0..200).map(|_| passwords.hash("correct horse battery"));
+        let all = futures_util::future::join_all(all).await;
+        let busy = all
+            .iter()
+            .filter(|hash| matches!(hash, Err(HashError::Busy)));
+        assert_eq!(busy.count(), 200 - 1 - HASHES_WAITING);
+        assert!(passwords.hash("correct horse battery").await.is_ok());
     }
 
     #[test]

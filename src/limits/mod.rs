@@ -95,11 +95,24 @@ pub const SESSIONS_RATE: Allowance = per_second(1000, 1000);
 /// Campaigns of one user.
 pub const CAMPAIGNS_RATE: Allowance = per_second(10, 100);
 
-/// Failed logins of one address, and of one account: ten at once, then one every six seconds.
+/// Failed logins of one account from one address: ten at once, then one every six seconds.
 pub const FAILED_LOGINS_RATE: Allowance = Allowance {
     burst: at_least_one(10),
     every: Duration::from_secs(6),
 };
+
+/// Failed logins of one address, and of one account, beyond which attempts are slowed: a site of many people behind one
+/// address has as many typing errors.
+pub const FAILED_LOGINS_OF_MANY_RATE: Allowance = per_second(1, 100);
+
+/// Logins that are slowed at once, in all and for one account or address; more are told to come again. With two seconds
+/// each, four guesses a second are left to whoever guesses from everywhere.
+pub const SLOWED_LOGINS: usize = 64;
+/// See [`SLOWED_LOGINS`].
+pub const SLOWED_LOGINS_EACH: usize = 8;
+
+/// Password hashes that wait for their turn; each takes 21 ms of a core.
+pub const HASHES_WAITING: usize = 64;
 
 /// Failed enrolments of one address. A wrong secret in a deployment makes a whole site fail.
 pub const FAILED_ENROLMENTS_RATE: Allowance = per_second(5, 100);

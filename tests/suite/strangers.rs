@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, SECRET, TOKEN};
+use crate::broker::{Broker, PASSWORD, SECRET, TOKEN};
 use crate::wire::{PATIENCE, exchange, read_to_end, start};
 
 /// A connection from `127.0.x.y`.
@@ -285,4 +285,40 @@ async fn a_route_takes_no_more_than_it_needs() {
         let taken = expected == 422 && status != 413 && status != 0;
         assert!(status == expected || taken, "{path} {bytes}: {status}");
     }
+}
+
+async fn login_from(server: SocketAddr, from: [u8; 2], email: &str, password: &str) -> String {
+    let body = json!({ "email": email, "password": password }).to_string();
+    let request = format!(
+        "POST /api/v1/fleet/login HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let reply = request_from(server, from, &request).await;
+    reply.get(9..12).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn guesses_at_an_account_keep_neither_its_owner_out_nor_the_guessers_neighbours() {
+    let broker = Broker::start(&[]).await;
+    let server: SocketAddr = broker.address.parse().unwrap();
+    let neighbour = "neighbour@example.com";
+    let user = json!({
+        "name": "N", "email": neighbour, "password": PASSWORD, "global_role": "observer",
+        "admin_forced_password_reset": false,
+    });
+    let (status, said) = broker.post("/api/v1/fleet/users/admin", user).await;
+    assert_eq!(status, 200, "{said}");
+    let owner = "admin@example.com";
+    let guesses = (0..20).map(|_| login_from(server, [5, 1], owner, "wrong wrong wrong"));
+    let told = join_all(guesses).await;
+    assert_eq!(
+        told.iter().filter(|status| *status == "429").count(),
+        10,
+        "{told:?}"
+    );
+    for last in 1..=5 {
+        assert_eq!(login_from(server, [6, last], owner, PASSWORD).await, "200");
+    }
+    assert_eq!(login_from(server, [5, 1], neighbour, PASSWORD).await, "200");
+    assert_eq!(login_from(server, [5, 1], owner, PASSWORD).await, "429");
 }

@@ -67,7 +67,7 @@ async fn failures_are_alike_slow_and_few() {
     assert_eq!((unknown.status, wrong.status), (401, 401));
     assert_eq!(unknown.json(), wrong.json());
     assert_eq!(wrong.json()["message"], "Authentication failed");
-    for _ in 0..8 {
+    for _ in 0..9 {
         assert_eq!(login(&server, EMAIL, "wrong").await.status, 401);
     }
     let refused = login(&server, EMAIL, PASSWORD).await;
