@@ -24,6 +24,8 @@ use crate::limits::{
 const TABLE_ENTRIES_MAX: usize = 60_000;
 /// Pairs of address and account that are remembered for having logged in.
 const KNOWN_MAX: usize = 20_000;
+/// Between two looks for what can be forgotten.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 /// How long a slowed attempt waits before its password is looked at.
 const SLOWED_FOR: Duration = Duration::from_secs(2);
 
@@ -59,6 +61,7 @@ struct Table {
     until: HashMap<Key, Timestamp>,
     /// Pairs that have logged in, and when last.
     known: HashMap<Key, Timestamp>,
+    swept: Option<Timestamp>,
 }
 
 /// What an attempt has been charged to.
@@ -101,7 +104,11 @@ impl Failures {
         now: Timestamp,
     ) -> Result<Charge, Duration> {
         let mut table = self.table();
-        if table.until.len() + 3 > TABLE_ENTRIES_MAX {
+        // To look at all for every attempt of a flood would cost more than the attempt.
+        if table.until.len() + 3 > TABLE_ENTRIES_MAX
+            && table.swept.is_none_or(|at| at + SWEEP_PAUSE <= now)
+        {
+            table.swept = Some(now);
             table.until.retain(|_, until| *until > now);
         }
         let address = address_key(address);
