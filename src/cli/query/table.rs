@@ -155,11 +155,11 @@ mod tests {
         table.add("web-2", &[json!({"name": "b", "n": "3"})], None);
         assert_eq!(
             table.take(),
-            "host   name    n\nweb-1  a       1\nweb-1  longer  2\nw      no such table: x\nweb-2  b       3\n"
+            "host   n  name\nweb-1  1  a\nweb-1  2  longer\nw      no such table: x\nweb-2  3  b\n"
         );
         table.add("web-3", &[json!({"name": "c", "n": "4"})], None);
         table.add("web-4", &[], None);
-        assert_eq!(table.take(), "web-3  c       4\nweb-4  (no rows)\n");
+        assert_eq!(table.take(), "web-3  4  c\nweb-4  (no rows)\n");
         table.add("web-5", &[json!({"other": "c"})], None);
         assert_eq!(table.take(), "host   other\nweb-5  c\n");
         assert_eq!(table.take(), "");
