@@ -19,6 +19,9 @@ pub struct Shutdown {
     patience: Duration,
 }
 
+/// SIGXFSZ on Linux: a write beyond the limit of a file's size. Handled, the write fails instead of the process.
+const FILE_TOO_LARGE: i32 = 25;
+
 /// A step that did not end in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{step} was not finished in time")]
@@ -52,20 +55,43 @@ impl Shutdown {
         &self.requested
     }
 
-    /// Turns SIGTERM and SIGINT into requests, for ever: the wiring spawns it.
+    /// Turns SIGTERM, SIGINT and SIGQUIT into requests, for ever: the wiring spawns it. Signals that would end a process
+    /// and ask nothing of a server are told in the log; one that tells of a file that has become too large is left to
+    /// the write that fails.
     ///
     /// # Errors
     /// If signals cannot be had.
     pub async fn listen(&self) -> io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut quit = signal(SignalKind::quit())?;
+        let mut user = [
+            signal(SignalKind::user_defined1())?,
+            signal(SignalKind::user_defined2())?,
+        ];
+        let mut too_large = signal(SignalKind::from_raw(FILE_TOO_LARGE))?;
+        let [one, two] = &mut user;
         loop {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+            let stop = tokio::select! {
+                _ = terminate.recv() => Some("SIGTERM"),
+                _ = interrupt.recv() => Some("SIGINT"),
+                _ = quit.recv() => Some("SIGQUIT"),
+                _ = one.recv() => None,
+                _ = two.recv() => None,
+                _ = too_large.recv() => {
+                    tracing::error!("a file has reached the limit of the process's file size (`ulimit -f`)");
+                    continue;
+                }
             };
-            tracing::info!(signal = name, "asked to stop");
-            self.request();
+            match stop {
+                Some(signal) => {
+                    tracing::info!(signal, "asked to stop");
+                    self.request();
+                }
+                None => tracing::warn!(
+                    "SIGUSR1 and SIGUSR2 mean nothing here; SIGHUP reloads, SIGTERM stops"
+                ),
+            }
         }
     }
 

@@ -21,6 +21,7 @@ use crate::catalog::entity::Host;
 use crate::clock::Timestamp;
 use crate::net::aside;
 use crate::results::{CampaignId, HandOut, HostId};
+use crate::sampled;
 use crate::store::{Appended, StoreError};
 use crate::telemetry::metrics::names;
 
@@ -142,7 +143,7 @@ impl Agents {
         let (answer, fault) = aside(size, || voice.answer(&report));
         if let Some(fault) = fault {
             metrics::counter!(names::ANSWERS_UNREADABLE).increment(1);
-            tracing::warn!(campaign = id.0, host = host.id.0, %fault, "an answer could not be read");
+            sampled!(warn, campaign = id.0, host = host.id.0, %fault, "an answer could not be read");
         }
         let failed = answer.failed;
         let began = Instant::now();

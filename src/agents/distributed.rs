@@ -15,6 +15,7 @@ use super::{Agents, details};
 use crate::catalog::entity::Host;
 use crate::clock::Timestamp;
 use crate::results::{CampaignId, HandOut, LabelId};
+use crate::sampled;
 use crate::store::{ActiveCampaign, StoreError};
 use crate::telemetry::metrics::names;
 
@@ -125,7 +126,7 @@ impl Agents {
                 }
                 Err(error) => {
                     metrics::counter!(names::STORE_ERRORS, "operation" => "hand_out").increment(1);
-                    tracing::warn!(campaign = campaign.id.0, %error, "a query was not handed out");
+                    sampled!(warn, campaign = campaign.id.0, %error, "a query was not handed out");
                 }
             }
         }

@@ -17,6 +17,7 @@ use crate::catalog::{CommitError, Edit, State};
 use crate::clock::Timestamp;
 use crate::limits::rate::address_key;
 use crate::results::{HostId, TeamId};
+use crate::sampled;
 use crate::store::StoreError;
 
 /// Bytes of a host identifier; osquery sends a UUID or a hostname, and a hostname has at most 255.
@@ -85,7 +86,7 @@ impl Agents {
             Some(team) => Ok(team),
             None => {
                 self.failures.take(&address_key(address))?;
-                tracing::info!(%address, "enrolment with an unknown secret refused");
+                sampled!(info, %address, "enrolment with an unknown secret refused");
                 Err(Refusal::Enroll("no matching secret found"))
             }
         }

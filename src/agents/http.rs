@@ -27,6 +27,7 @@ use crate::limits::account::Party;
 use crate::limits::rate::Wait;
 use crate::net::body::{self, BodyError};
 use crate::net::{Answering, Arrival, aside};
+use crate::sampled;
 use crate::store::StoreError;
 use crate::telemetry::metrics::names;
 
@@ -292,7 +293,7 @@ impl Refusal {
         match self {
             Self::Store(error) => {
                 metrics::counter!(names::STORE_ERRORS, "operation" => "agents").increment(1);
-                tracing::warn!(%error, "an agent was turned away");
+                sampled!(warn, %error, "an agent was turned away");
             }
             Self::Limited(_) => metrics::counter!(names::LIMITED, "limit" => "enroll").increment(1),
             other => tracing::debug!(refusal = %other, "an agent was turned away"),

@@ -24,6 +24,7 @@ use super::request::Request;
 use super::wire::Body;
 use super::wire::rows::write_compact;
 use crate::clock::Timestamp;
+use crate::sampled;
 use crate::telemetry::metrics::names;
 
 /// Bytes that wait for the sink at once; more than a body may have.
@@ -240,7 +241,7 @@ impl Writer {
                 Self::Files(files) => files[kind as usize].write(&lines),
             };
             written.map_err(|error| {
-                tracing::error!(%error, ?kind, "osquery's log could not be written");
+                sampled!(error, %error, ?kind, "osquery's log could not be written");
                 error.to_string()
             })
         };
@@ -267,7 +268,7 @@ impl Agents {
             Some("result") => Kind::Result,
             Some("status") => Kind::Status,
             _ => {
-                tracing::warn!(host = host.id.0, "a log of unknown type was dropped");
+                sampled!(warn, host = host.id.0, "a log of unknown type was dropped");
                 return Ok(Ready::done());
             }
         };
@@ -275,7 +276,8 @@ impl Agents {
         let dropped = unreadable + request.omitted.len();
         if dropped > 0 {
             metrics::counter!(names::LOG_LINES_DROPPED).increment(dropped as u64);
-            tracing::warn!(
+            sampled!(
+                warn,
                 host = host.id.0,
                 dropped,
                 "lines of osquery's log could not be read"

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::start::Parts;
+use super::start::{Parts, SELF_SIGNED, certificate_names};
 use crate::config::{Settings, TlsFiles};
 
 /// The broker's address as a URL that works on this machine.
@@ -40,9 +40,29 @@ pub(super) fn print(url: &str, settings: &Settings, parts: &Parts) {
     if let Some(secret) = &parts.made_secret {
         println!("    enroll secret  {secret}");
     }
+    if let TlsFiles::SelfSigned(names) = &settings.tls {
+        print_certificate(names, url, settings);
+    }
     println!(
         "\nAsk all hosts something:\n\n  {}\n",
         query_line(url, settings, parts)
+    );
+}
+
+/// Whom agents may call the broker, and the flags with which they trust it: another name would fail at every handshake.
+#[expect(clippy::print_stdout, reason = "this is what the operator reads")]
+fn print_certificate(given: &[String], url: &str, settings: &Settings) {
+    let names = certificate_names(given);
+    let file = settings.data_dir.join(SELF_SIGNED);
+    println!("  certificate      self-signed, in {}", file.display());
+    println!(
+        "                   for {}, localhost, 127.0.0.1, ::1 (others: --tls-names NAME,...)",
+        names.join(", ")
+    );
+    let port = url.rsplit(':').next().unwrap_or("443");
+    let name = names.first().map_or("localhost", String::as_str);
+    println!(
+        "  osqueryd         --tls_hostname={name}:{port} --tls_server_certs=COPY_OF_THE_CERTIFICATE"
     );
 }
 
@@ -56,7 +76,7 @@ fn query_line(url: &str, settings: &Settings, parts: &Parts) -> String {
     if url != "http://127.0.0.1:8080" {
         line.push_str(&format!(" --url {url}"));
     }
-    if settings.tls == TlsFiles::SelfSigned {
+    if matches!(settings.tls, TlsFiles::SelfSigned(_)) {
         line.push_str(" --tls-skip-verify");
     }
     line.push_str(r#" --labels "All Hosts" "select * from os_version""#);

@@ -43,9 +43,7 @@ pub(super) fn spawn(
             }
         }));
     }
-    if let Some(tls) = tls {
-        until(boxed(reload_on_hangup(tls)));
-    }
+    until(boxed(reload_on_hangup(tls)));
 }
 
 /// Writes this node's check-ins to the store; those that it does not take are kept for the next time.
@@ -77,11 +75,19 @@ async fn exchange_seen(parts: &Parts) {
     }
 }
 
-async fn reload_on_hangup(tls: Tls) {
+/// Reloads what can be reloaded whenever SIGHUP comes, and says what was. A service manager sends it to every service,
+/// and a terminal when it closes.
+async fn reload_on_hangup(tls: Option<Tls>) {
     let Ok(mut hangups) = signal(SignalKind::hangup()) else {
         return;
     };
     while hangups.recv().await.is_some() {
+        let Some(tls) = &tls else {
+            tracing::info!(
+                "SIGHUP: there is no certificate to reload; other settings need a restart"
+            );
+            continue;
+        };
         match tls.reload() {
             Ok(()) => tracing::info!("the certificate was read anew"),
             Err(error) => {

@@ -26,6 +26,8 @@ const OSQUERY_LOG_BYTES_MAX: u64 = 256 << 20;
 /// So many of them are kept of each kind.
 const OSQUERY_LOGS_KEPT: u32 = 4;
 
+/// The self-signed certificate in the data directory.
+pub(super) const SELF_SIGNED: &str = "self-signed.pem";
 /// The broker's parts.
 #[derive(Clone)]
 pub(super) struct Parts {
@@ -198,31 +200,51 @@ pub(super) fn tls(settings: &Settings) -> anyhow::Result<Option<Tls>> {
             certificate: cert.clone(),
             key: key.clone(),
         },
-        TlsFiles::SelfSigned => self_signed(&settings.data_dir)?,
+        TlsFiles::SelfSigned(names) => self_signed(&settings.data_dir, names)?,
     };
     Ok(Some(Tls::new(files)?))
 }
 
-/// Kept in the data directory, so that agents that pinned it (`--tls_server_certs`) find it again.
-fn self_signed(dir: &Path) -> anyhow::Result<tls::Settings> {
-    let files = tls::Settings {
-        certificate: dir.join("self-signed.pem"),
-        key: dir.join("self-signed.key"),
-    };
-    if files.certificate.exists() && files.key.exists() {
-        return Ok(files);
-    }
-    std::fs::create_dir_all(dir)?;
+/// The names that a self-signed certificate is for, beside `localhost` and the loopback's addresses.
+pub(super) fn certificate_names(given: &[String]) -> Vec<String> {
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let host = host.trim();
-    let names = if host.is_empty() {
-        vec![]
-    } else {
-        vec![host.to_owned()]
+    let mut names = given.to_vec();
+    if !host.is_empty() && !names.iter().any(|name| name == host) {
+        names.push(host.to_owned());
+    }
+    names
+}
+
+/// Kept in the data directory, so that agents that pinned it (`--tls_server_certs`) find it again; made anew when it is to
+/// be for other names.
+fn self_signed(dir: &Path, given: &[String]) -> anyhow::Result<tls::Settings> {
+    let files = tls::Settings {
+        certificate: dir.join(SELF_SIGNED),
+        key: dir.join("self-signed.key"),
     };
+    let (names, kept) = (certificate_names(given), dir.join("self-signed.names"));
+    let known = std::fs::read_to_string(&kept).ok();
+    let wanted = names.join("\n");
+    // A certificate of before names were kept is for the machine's own.
+    let fits = match &known {
+        Some(known) => *known == wanted,
+        None => given.is_empty(),
+    };
+    if files.certificate.exists() && files.key.exists() {
+        if fits {
+            return Ok(files);
+        }
+        tracing::warn!(
+            certificate = %files.certificate.display(),
+            "a new self-signed certificate is made for other names: agents need the new one"
+        );
+    }
+    std::fs::create_dir_all(dir)?;
     let made = tls::self_signed(&names)?;
     write_private(&files.key, &made.key)?;
     std::fs::write(&files.certificate, made.certificate)?;
+    std::fs::write(kept, wanted)?;
     Ok(files)
 }
 

@@ -16,6 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
+use crate::sampled;
 use crate::store::rehearsal::Rehearsal;
 use crate::store::{Change, Committed, Expect, Kind, Revision, Store, StoreError, Stored};
 pub use entity::Entity;
@@ -213,7 +214,7 @@ impl Catalog {
     /// For whom it can wait: what is committed stays so if the store fails now, and whoever follows asks again.
     async fn try_to_catch_up(&self) {
         if let Err(error) = self.catch_up().await {
-            tracing::warn!(%error, "the catalog could not catch up");
+            sampled!(warn, %error, "the catalog could not catch up");
         }
     }
 

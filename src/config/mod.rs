@@ -109,8 +109,8 @@ pub fn without_secrets(url: &str) -> String {
 pub enum TlsFiles {
     /// Plain HTTP.
     None,
-    /// One made up at the first start.
-    SelfSigned,
+    /// One made up at the first start, for these names beside the machine's own.
+    SelfSigned(Vec<String>),
     /// PEM files.
     Files {
         /// The chain.

@@ -33,6 +33,14 @@ pub struct Raw {
     /// Make a certificate for trying out HTTPS; kept in the data directory
     #[arg(long, env = "ANSWERBACK_TLS_SELF_SIGNED", num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     pub tls_self_signed: Option<bool>,
+    /// Host names and addresses that --tls-self-signed makes the certificate for, beside localhost and the machine's own
+    #[arg(
+        long,
+        env = "ANSWERBACK_TLS_NAMES",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub tls_names: Option<Vec<String>>,
     /// Serve plain HTTP on an address that is not loopback, behind a proxy that speaks TLS
     #[arg(long, env = "ANSWERBACK_INSECURE_HTTP", num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     pub insecure_http: Option<bool>,
@@ -163,7 +171,7 @@ impl Raw {
     pub fn or(self, file: Raw) -> Raw {
         or_each!(
             self, file,
-            listen data_dir store demo tls_cert tls_key tls_self_signed insecure_http trusted_proxies
+            listen data_dir store demo tls_cert tls_key tls_self_signed tls_names insecure_http trusted_proxies
             admin_email admin_password api_token enroll_secret node advertise node_secret unclaimed_s
             resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only log_mib fsync
             sockjs_response_limit heartbeat_s sockjs_url origins osquery_logs connections drain_s log log_format
@@ -194,7 +202,11 @@ impl Raw {
         for path in [&mut self.data_dir, &mut self.tls_cert, &mut self.tls_key] {
             path.take_if(|path| path.as_os_str().is_empty());
         }
-        for list in [&mut self.trusted_proxies, &mut self.origins] {
+        for list in [
+            &mut self.trusted_proxies,
+            &mut self.origins,
+            &mut self.tls_names,
+        ] {
             if let Some(texts) = list {
                 texts.retain(|text| !text.trim().is_empty());
             }

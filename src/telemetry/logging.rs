@@ -56,12 +56,22 @@ pub fn check(filter: &str) -> Result<(), LoggingError> {
     Ok(())
 }
 
+/// The filter, with what rustls would warn of left out unless somebody asks for rustls: osquery names the server in the
+/// handshake as it was given, an address too, and each of its connections would be a warning.
+fn quieted(filter: &str) -> String {
+    if filter.contains("rustls") {
+        filter.to_owned()
+    } else {
+        format!("{filter},rustls=error")
+    }
+}
+
 /// Installs the subscriber of this process.
 ///
 /// # Errors
 /// [`LoggingError`], the second time too.
 pub fn install(settings: &Settings) -> Result<(), LoggingError> {
-    let filter = EnvFilter::try_new(&settings.filter)?;
+    let filter = EnvFilter::try_new(quieted(&settings.filter))?;
     let lines = fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
@@ -86,5 +96,8 @@ mod tests {
     fn filters_are_checked_without_being_installed() {
         assert!(check("info,answerback::net=debug").is_ok());
         assert!(check("answerback=loudly").is_err());
+        assert_eq!(quieted("info"), "info,rustls=error");
+        assert_eq!(quieted("info,rustls=debug"), "info,rustls=debug");
+        assert!(check(&quieted("info")).is_ok());
     }
 }

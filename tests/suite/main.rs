@@ -36,6 +36,7 @@ mod readme;
 mod redis;
 mod redis_server;
 mod rights;
+mod signals;
 mod slow;
 mod sockjs;
 mod strangers;

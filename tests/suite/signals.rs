@@ -1,0 +1,44 @@
+//! Signals that a service or a terminal sends: none but those that ask for it ends the broker.
+
+use std::time::Duration;
+
+use crate::broker::Broker;
+use rustix::process::{Pid, Signal, kill_process};
+
+fn send(broker: &Broker, signal: Signal) {
+    let pid = i32::try_from(broker.pid()).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+#[tokio::test]
+async fn signals_that_ask_nothing_of_a_server_do_not_end_it() {
+    let broker = Broker::start(&[]).await;
+    for signal in [
+        Signal::HUP,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::PIPE,
+        Signal::XFSZ,
+    ] {
+        send(&broker, signal);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(broker.get("/healthz").await.0, 200, "{signal:?}");
+    }
+}
+
+#[tokio::test]
+async fn quit_stops_it_in_order() {
+    let broker = Broker::start(&[]).await;
+    send(&broker, Signal::QUIT);
+    let gone = async {
+        while tokio::net::TcpStream::connect(broker.url("").trim_start_matches("http://"))
+            .await
+            .is_ok()
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone)
+        .await
+        .expect("it stops");
+}
