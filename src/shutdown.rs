@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,35 @@ pub struct Shutdown {
 
 /// SIGXFSZ on Linux: a write beyond the limit of a file's size. Handled, the write fails instead of the process.
 const FILE_TOO_LARGE: i32 = 25;
+
+/// The signals of a process, heard from when this is made: one that comes while the process starts does not end it.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    user: [Signal; 2],
+    too_large: Signal,
+}
+
+impl Signals {
+    /// Hears them from now on.
+    ///
+    /// # Errors
+    /// If signals cannot be had.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            user: [
+                signal(SignalKind::user_defined1())?,
+                signal(SignalKind::user_defined2())?,
+            ],
+            too_large: signal(SignalKind::from_raw(FILE_TOO_LARGE))?,
+        })
+    }
+}
 
 /// A step that did not end in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,14 +91,21 @@ impl Shutdown {
     /// # Errors
     /// If signals cannot be had.
     pub async fn listen(&self) -> io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut quit = signal(SignalKind::quit())?;
-        let mut user = [
-            signal(SignalKind::user_defined1())?,
-            signal(SignalKind::user_defined2())?,
-        ];
-        let mut too_large = signal(SignalKind::from_raw(FILE_TOO_LARGE))?;
+        self.obey(Signals::new()?).await
+    }
+
+    /// The same with signals that are heard already.
+    ///
+    /// # Errors
+    /// None as long as the process lives.
+    pub async fn obey(&self, signals: Signals) -> io::Result<()> {
+        let Signals {
+            mut terminate,
+            mut interrupt,
+            mut quit,
+            mut user,
+            mut too_large,
+        } = signals;
         let [one, two] = &mut user;
         loop {
             let stop = tokio::select! {

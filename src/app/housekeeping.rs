@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,7 +21,7 @@ const SEEN_SINCE: Duration = Duration::from_secs(60);
 /// Starts everything; it ends when `over` is cancelled.
 pub(super) fn spawn(
     parts: &Parts,
-    tls: Option<Tls>,
+    (tls, hangups): (Option<Tls>, Signal),
     tasks: &TaskTracker,
     over: &CancellationToken,
 ) {
@@ -43,7 +43,7 @@ pub(super) fn spawn(
             }
         }));
     }
-    until(boxed(reload_on_hangup(tls)));
+    until(boxed(reload_on_hangup(tls, hangups)));
 }
 
 /// Writes this node's check-ins to the store; those that it does not take are kept for the next time.
@@ -77,10 +77,7 @@ async fn exchange_seen(parts: &Parts) {
 
 /// Reloads what can be reloaded whenever SIGHUP comes, and says what was. A service manager sends it to every service,
 /// and a terminal when it closes.
-async fn reload_on_hangup(tls: Option<Tls>) {
-    let Ok(mut hangups) = signal(SignalKind::hangup()) else {
-        return;
-    };
+async fn reload_on_hangup(tls: Option<Tls>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         let Some(tls) = &tls else {
             tracing::info!(

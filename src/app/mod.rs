@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,7 +21,7 @@ use crate::cli::demo;
 use crate::config::{Settings, TlsFiles};
 use crate::net::{self, Listener};
 use crate::ops::Ops;
-use crate::shutdown::{Deadline, Shutdown};
+use crate::shutdown::{Deadline, Shutdown, Signals};
 use start::Parts;
 
 /// How often a simulated host checks in: osquery's recommended `distributed_interval`.
@@ -31,6 +32,8 @@ const DEMO_INTERVAL: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it cannot start; the error says which part could not and why.
 pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    // Before anything that takes time: until then a hangup ends the process.
+    let (heard, hangups) = (Signals::new()?, signal(SignalKind::hangup())?);
     let parts = start::start(&settings).await?;
     let net_settings = start::net_settings(&settings);
     let listener = Listener::bind(settings.listen, &net_settings)
@@ -45,7 +48,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let service = Front::new(Arc::clone(&parts.agents), results.in_front_of(rest));
 
     let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
-    housekeeping::spawn(&parts, tls.clone(), &tasks, &over);
+    housekeeping::spawn(&parts, (tls.clone(), hangups), &tasks, &over);
     tasks.spawn(net::serve(
         listener,
         tls,
@@ -72,7 +75,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let signals = shutdown.clone();
     let until = over.clone();
     tasks.spawn(async move {
-        if let Some(Err(error)) = until.run_until_cancelled(signals.listen()).await {
+        if let Some(Err(error)) = until.run_until_cancelled(signals.obey(heard)).await {
             tracing::error!(%error, "signals cannot be heard");
         }
     });

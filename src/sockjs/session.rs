@@ -46,6 +46,10 @@ pub struct Session {
     receivers: u32,
     /// What the last receiver has been handed, in bytes.
     handed: u32,
+    /// Milliseconds of `vacant_until` that are for what is still under way.
+    allowed: u32,
+    /// Whether clients have no more time to come back than those who were sent nothing.
+    hurried: bool,
 }
 
 /// A [`Timing`] in milliseconds: there are as many sessions as viewers.
@@ -179,6 +183,8 @@ impl Session {
             vacant_until: Some(now + timing.disconnect),
             receivers: 0,
             handed: 0,
+            allowed: 0,
+            hurried: false,
         }
     }
 
@@ -272,12 +278,13 @@ impl Session {
     /// them. While it has not taken them all, and has taken some, the client cannot come back; its time begins with the
     /// last of them.
     pub fn written(&mut self, id: ReceiverId, all: bool, now: Timestamp) {
-        if id.0 != self.receivers || self.vacant_until.is_none() {
+        if id.0 != self.receivers || self.vacant_until.is_none() || self.hurried {
             return;
         }
         self.vacant_until = Some(if all {
             self.gone_at(UNSENT, now)
         } else {
+            self.allowed = self.timing.stall.saturating_sub(self.timing.disconnect);
             after(now, self.timing.stall)
         });
     }
@@ -294,6 +301,15 @@ impl Session {
     pub fn close(&mut self, close: Close) {
         if self.takes_messages() {
             self.phase = Phase::Closing(Box::new(close));
+        }
+    }
+
+    /// The server is about to end: a client that is away has the usual time to come back, whatever it was sent.
+    pub fn hurry(&mut self) {
+        self.hurried = true;
+        let allowed = u64::from(std::mem::take(&mut self.allowed));
+        if let Some(until) = &mut self.vacant_until {
+            until.0 = until.0.saturating_sub(allowed);
         }
     }
 
@@ -352,11 +368,15 @@ impl Session {
     }
 
     /// When a client counts as gone that has been sent all that it was handed, of which at most so much is under way.
-    fn gone_at(&self, under_way_max: u64, now: Timestamp) -> Timestamp {
+    fn gone_at(&mut self, under_way_max: u64, now: Timestamp) -> Timestamp {
+        if self.hurried {
+            return after(now, self.timing.disconnect);
+        }
         let under_way = u64::from(self.handed).min(under_way_max);
         let arrival = under_way.saturating_sub(SHORT) * 1000 / SLOW_LINE;
         let arrival = u32::try_from(arrival).unwrap_or(u32::MAX);
         let arrival = arrival.min(self.timing.stall);
+        self.allowed = arrival;
         after(after(now, self.timing.disconnect), arrival)
     }
 

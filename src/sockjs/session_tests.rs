@@ -231,6 +231,32 @@ fn what_was_handed_out_is_given_time_to_arrive() {
 }
 
 #[test]
+fn a_server_that_ends_waits_for_nobody_beyond_the_usual_time() {
+    let (mut away, id) = opened(POLL);
+    away.sent(id, usize::MAX, T0);
+    away.hurry();
+    away.close(Close::go_away());
+    assert_eq!(away.deadline(), Some(T0 + secs(5)));
+
+    let (mut slow, id) = opened(STREAM);
+    slow.sent(id, 5_000, T0);
+    slow.written(id, false, T0 + secs(1));
+    slow.hurry();
+    slow.close(Close::go_away());
+    assert_eq!(slow.deadline(), Some(T0 + secs(6)));
+    slow.written(id, false, T0 + secs(4));
+    assert_eq!(slow.deadline(), Some(T0 + secs(6)));
+
+    let (mut here, id) = opened(STREAM);
+    here.sent(id, 4_000, T0);
+    here.hurry();
+    here.close(Close::go_away());
+    assert_eq!(here.poll(id, T0), go_away());
+    assert_eq!(here.sent(id, 20, T0), Sent::Ends);
+    assert_eq!(here.deadline(), Some(T0 + secs(5)));
+}
+
+#[test]
 fn the_time_to_come_back_counts_from_the_last_byte_that_the_socket_took() {
     let (mut session, id) = opened(STREAM);
     assert_eq!(session.sent(id, 5_000, T0), Sent::Ends);

@@ -184,6 +184,15 @@ impl Handle {
         self.bell.ring();
     }
 
+    /// Closes the session because the server ends: nobody is waited for beyond the usual time.
+    pub(super) fn say_goodbye(&self, close: Close) {
+        let mut state = self.lock();
+        state.session.hurry();
+        state.session.close(close);
+        drop(state);
+        self.bell.ring();
+    }
+
     /// Lets the session's timers run; whether it is over.
     pub(super) fn handle_timeout(&self, now: Timestamp) -> bool {
         let mut state = self.lock();

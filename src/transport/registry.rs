@@ -181,7 +181,7 @@ impl Registry {
                 tokio::time::sleep(STEP).await;
             }
             for handle in some {
-                handle.close(close.clone());
+                handle.say_goodbye(close.clone());
             }
         }
     }
