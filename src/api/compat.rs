@@ -32,12 +32,12 @@ use crate::results::{HostId, TeamId};
 /// Lines of a report that are made at once.
 const REPORT_LINES: usize = 1_000;
 /// Names that one request may ask the numbers of.
-const TRANSLATIONS_MAX: usize = 10_000;
+const TRANSLATIONS_MAX: usize = 500;
 
 pub(super) const ROUTES: &[Route] = &[
     Route::post("/translate", Access::To(Action::See), run!(translate))
         .says("The numbers of users (by e-mail), hosts, labels and teams by name. Changes nothing.")
-        .takes("{list: [{type: \"user\"|\"host\"|\"label\"|\"team\", payload: {identifier: string, ...}, ...}; 0..10000]|null}")
+        .takes("{list: [{type: \"user\"|\"host\"|\"label\"|\"team\", payload: {identifier: string, ...}, ...}; 0..500]|null}")
         .gives("{list: [{type: string, payload: {identifier: string, id: int}}]}"),
     Route::post("/hosts/transfer/filter", Access::To(Action::WriteHosts), run!(transfer))
         .says("Moves the hosts that a filter leaves to a team, or out of any with null.")
@@ -65,7 +65,7 @@ const REPORT_ASKS: &[&str] = &[
 
 #[derive(Deserialize)]
 struct ListIn {
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(deserialize_with = "or_default")]
     list: Vec<ItemIn>,
 }
 
@@ -133,12 +133,16 @@ fn parameters(filters: &Map<String, Value>) -> Result<Vec<(String, String)>, Api
         }
         match value {
             Value::Null => {}
-            Value::String(text) => query.push((name.to_owned(), text.clone())),
-            Value::Number(number) => query.push((name.to_owned(), number.to_string())),
+            Value::String(text) if !name.ends_with("_id") => {
+                query.push((name.to_owned(), text.clone()));
+            }
+            Value::Number(number) if name.ends_with("_id") => {
+                query.push((name.to_owned(), number.to_string()));
+            }
             _ => {
                 return Err(ApiError::invalid(
                     name.to_owned(),
-                    "must be a text or a number",
+                    "must be a text, or a number where it is an id",
                 ));
             }
         }
@@ -279,8 +283,8 @@ struct RolesIn {
 
 #[derive(Deserialize)]
 struct SpecIn {
-    #[serde(default, deserialize_with = "or_default")]
-    roles: BTreeMap<String, RoleIn>,
+    #[serde(deserialize_with = "or_default")]
+    roles: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -338,7 +342,8 @@ async fn apply_roles(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
 }
 
 /// The user with these roles and no others.
-fn with_roles(state: &State, email: &str, roles: &RoleIn) -> Result<User, String> {
+fn with_roles(state: &State, email: &str, roles: &Value) -> Result<User, String> {
+    let roles = RoleIn::deserialize(roles).map_err(|error| error.to_string())?;
     let user = state.user_by_email(email);
     let mut next = User::clone(user.ok_or("there is no user of this address")?);
     let role =

@@ -213,6 +213,7 @@ fn parameters(route: &Route, template: &str) -> Vec<Value> {
 /// What may stand after `?` under a name. Fleet's clients send empty values for what they do not ask.
 fn asked_schema(name: &str, words: &str) -> Value {
     let words = match name {
+        _ if !words.is_empty() => words,
         "order_direction" => "asc|desc",
         "status" => "online|offline|mia|missing|new",
         "state" => "answered|failed|waiting|offline",
