@@ -65,8 +65,12 @@ async fn list(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let mut campaigns = api.parts.store.campaigns(NEWEST).await?;
     campaigns.retain(|campaign| actor.may_watch(campaign));
     let (campaigns, meta) = page.cut(campaigns);
-    let out = campaigns.iter();
-    let out: Vec<CampaignOut> = out.map(|each| CampaignOut::of(each, None)).collect();
+    let mut out = Vec::with_capacity(campaigns.len());
+    for each in &campaigns {
+        let targets = &each.question.targets;
+        let departed = api.parts.catalog.departed(each.id, targets).await?;
+        out.push(CampaignOut::of(each, targets.len() - departed.len(), None));
+    }
     Ok(Reply::json(&json!({"campaigns": out, "meta": meta})))
 }
 
@@ -78,8 +82,10 @@ async fn one(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
 async fn shown(api: &Api, campaign: &Campaign, now: Timestamp) -> Result<Reply, ApiError> {
     let progress = api.parts.store.progress(campaign.id).await?;
     let sets = progress.map(|progress| Sets::of(api, campaign, &progress, now));
+    let targets = campaign.question.targets.len();
+    let targets = sets.as_ref().map_or(targets, |sets| sets.targets.len());
     let counts = sets.as_ref().map(Sets::counts);
-    let out = CampaignOut::of(campaign, counts);
+    let out = CampaignOut::of(campaign, targets, counts);
     Ok(Reply::json(&json!({ "campaign": out })))
 }
 
@@ -95,8 +101,10 @@ async fn stop(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     shown(&api, &campaign, call.now).await
 }
 
-/// The targets of a campaign, each in exactly one set.
+/// The targets of a campaign, each in exactly one of the next four sets. Those that were deleted before they had
+/// answered are targets no more.
 struct Sets {
+    targets: RoaringBitmap,
     answered: RoaringBitmap,
     failed: RoaringBitmap,
     waiting: RoaringBitmap,
@@ -106,9 +114,11 @@ struct Sets {
 
 impl Sets {
     fn of(api: &Api, campaign: &Campaign, progress: &Progress, now: Timestamp) -> Self {
-        let silent = &*campaign.question.targets - &progress.answered;
+        let gone = api.parts.catalog.gone(&campaign.question.targets);
+        let silent = &*campaign.question.targets - &progress.answered - gone;
         let waiting = api.parts.catalog.presence().online(&silent, now);
         Self {
+            targets: &silent | &progress.answered,
             answered: &progress.answered - &progress.failed,
             failed: progress.failed.clone(),
             offline: silent - &waiting,
@@ -146,7 +156,7 @@ async fn hosts(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let progress = progress.unwrap_or_default();
     let sets = Sets::of(&api, &campaign, &progress, call.now);
     let set = match call.asked("state") {
-        None => &*campaign.question.targets,
+        None => &sets.targets,
         Some("answered") => &sets.answered,
         Some("failed") => &sets.failed,
         Some("waiting") => &sets.waiting,
@@ -171,7 +181,7 @@ async fn hosts(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     })))
 }
 
-/// A host of a campaign. One that was deleted since has no names, and is still counted.
+/// A host of a campaign. One that was deleted after it had answered has no names, and is still counted.
 fn shown_host(api: &Api, state: &State, sets: &Sets, host: u32, now: Timestamp) -> Value {
     let known = state.hosts.get(HostId(host));
     let presence = api.parts.catalog.presence();

@@ -236,8 +236,8 @@ fn columns(call: &Call) -> Result<Vec<Column>, ApiError> {
         let column = COLUMNS.iter().find(|(known, _)| *known == name.trim());
         column.copied().ok_or_else(|| {
             let known: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
-            let reason = format!("columns must be of {}, and has {name:?}", known.join(", "));
-            ApiError::BadRequest(reason)
+            let reason = format!("must be of {}, and has {name:?}", known.join(", "));
+            ApiError::invalid("columns", reason)
         })
     });
     named.collect()

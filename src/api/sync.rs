@@ -284,8 +284,15 @@ async fn collect(api: &Api, campaign: &Campaign) -> Result<Answers, ApiError> {
     let node = format!("{}/request/{}", api.parts.node, campaign.id);
     let deadline = Instant::now() + api.settings.sync_period;
     let mut renewal = interval(RENEWAL);
-    while log.last().0 < campaign.question.targets.len() {
+    let targets = &campaign.question.targets;
+    let mut expected = targets.len();
+    let mut departures = api.parts.catalog.departures();
+    while log.last().0 < expected {
         tokio::select! {
+            _ = departures.changed() => {
+                let departed = api.parts.catalog.departed(campaign.id, targets).await?;
+                expected = targets.len() - departed.len();
+            }
             () = bell.rung() => {}
             () = sleep_until(deadline) => break,
             _ = renewal.tick() => {

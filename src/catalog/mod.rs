@@ -6,6 +6,7 @@
 
 mod applied;
 pub mod builtin;
+mod departed;
 pub mod entity;
 pub mod hosts;
 pub mod presence;
@@ -50,6 +51,11 @@ impl Edit {
         }
     }
 
+    /// Whether a host is gone by it.
+    fn is_a_departure(&self) -> bool {
+        matches!(self, Self::Delete(record::kind::HOST, _))
+    }
+
     /// Whether it can be told from a later commit's by what is there.
     fn tells_age(&self) -> bool {
         match self {
@@ -82,6 +88,8 @@ pub struct Catalog {
     store: Arc<dyn Store>,
     /// See [`Catalog::people`].
     people: watch::Sender<()>,
+    /// See [`Catalog::departures`].
+    departures: watch::Sender<()>,
 }
 
 impl Catalog {
@@ -95,6 +103,7 @@ impl Catalog {
             presence: Arc::default(),
             store,
             people: watch::Sender::default(),
+            departures: watch::Sender::default(),
         };
         catalog.reload().await?;
         Ok(catalog)
@@ -116,6 +125,7 @@ impl Catalog {
             presence: Arc::clone(&self.presence),
             store: Arc::clone(&store),
             people: watch::Sender::default(),
+            departures: watch::Sender::default(),
         };
         (copy, store)
     }
@@ -189,16 +199,20 @@ impl Catalog {
             let mut state = self.write();
             // Somebody else may have been told more meanwhile.
             let known = state.applied.upto();
-            let mut people = false;
+            let (mut people, mut departures) = (false, false);
             for stored in changes.iter().filter(|stored| stored.revision > known) {
                 apply(&mut state, &self.presence, stored)?;
                 people |= stored.kind == record::kind::USER
                     || (stored.kind == record::kind::TOKEN && stored.value.is_none());
+                departures |= stored.kind == record::kind::HOST && stored.value.is_none();
             }
             state.applied.reach(last);
             drop(state);
             if people {
                 self.people.send_replace(());
+            }
+            if departures {
+                self.departures.send_replace(());
             }
         }
     }
@@ -228,6 +242,7 @@ impl Catalog {
         fresh.applied.reach(revision);
         *self.write() = fresh;
         self.people.send_replace(());
+        self.departures.send_replace(());
         Ok(())
     }
 
@@ -248,6 +263,9 @@ impl Catalog {
         if edits.iter().any(Edit::is_about_people) {
             // Whoever looks now waits for the lock.
             self.people.send_replace(());
+        }
+        if edits.iter().any(Edit::is_a_departure) {
+            self.departures.send_replace(());
         }
         for edit in edits {
             match edit {

@@ -75,6 +75,7 @@ impl Viewers {
         tokio::join!(
             ticker::run(shared),
             ticker::follow_endings(shared),
+            ticker::follow_departures(shared),
             reaper::run(shared),
             identity::run(shared)
         );

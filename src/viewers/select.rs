@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Shared;
+use super::ticker;
 use super::watch::Watch;
 use crate::auth::Actor;
 use crate::bell::Bell;
@@ -116,6 +117,11 @@ async fn open(
         watch,
         taken: false,
     };
+    if ticker::miss(shared, selected.watch()).await {
+        selected
+            .watch()
+            .look(&shared.catalog, None, shared.clock.now());
+    }
     if campaign.status != Status::Complete
         && let Some(ended) = shared.claim(selected.watch()).await.map_err(unreadable)?
     {

@@ -18,6 +18,9 @@ const TICK: Duration = Duration::from_secs(5);
 /// last ones their leases.
 const AT_ONCE: usize = 32;
 
+/// Hosts that are deleted one by one are counted together.
+const DEPARTURES_PAUSE: Duration = Duration::from_millis(200);
+
 pub(super) async fn run(shared: &Arc<Shared>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -48,6 +51,7 @@ async fn tick(shared: &Shared, watch: &Watch) {
             None
         }
     };
+    miss(shared, watch).await;
     watch.look(&shared.catalog, ended, shared.clock.now());
 }
 
@@ -77,4 +81,33 @@ pub(super) async fn follow_endings(shared: &Arc<Shared>) {
             .for_each_concurrent(AT_ONCE, |look| look)
             .await;
     }
+}
+
+/// Counts campaigns anew as soon as hosts of theirs are deleted.
+pub(super) async fn follow_departures(shared: &Arc<Shared>) {
+    let mut departures = shared.catalog.departures();
+    while departures.changed().await.is_ok() {
+        let watches: Vec<Arc<Watch>> = shared
+            .watches
+            .iter()
+            .map(|entry| Arc::clone(&entry))
+            .collect();
+        let looks = watches.iter().map(|watch| async {
+            if miss(shared, watch).await {
+                watch.look(&shared.catalog, None, shared.clock.now());
+            }
+        });
+        stream::iter(looks)
+            .for_each_concurrent(AT_ONCE, |look| look)
+            .await;
+        tokio::time::sleep(DEPARTURES_PAUSE).await;
+    }
+}
+
+/// Whether hosts of the campaign are gone that were there before. A store that fails is asked again with the next tick.
+pub(super) async fn miss(shared: &Shared, watch: &Watch) -> bool {
+    watch.miss(&shared.catalog).await.unwrap_or_else(|error| {
+        tracing::debug!(campaign = %watch.id(), %error, "cannot tell which hosts are gone");
+        false
+    })
 }

@@ -9,17 +9,27 @@ use crate::auth::Actor;
 use crate::catalog::Catalog;
 use crate::clock::Timestamp;
 use crate::results::{Campaign, CampaignId, Ended, Seq, TeamId, Tick, Totals, UserId};
-use crate::store::{CampaignLog, Store};
+use crate::store::{CampaignLog, Store, StoreError};
 
 /// Bytes of bodies read back from the store at once when a viewer needs what memory no longer has: some blocks of the
 /// log, because whoever needs one will need the next.
 const RECALL_BYTES: usize = 512 * 1024;
+
+/// Targets that were deleted.
+#[derive(Debug, Default)]
+struct Departed {
+    /// All of them.
+    gone: RoaringBitmap,
+    /// Those that had not answered, and are no targets any more.
+    unanswered: RoaringBitmap,
+}
 
 /// What all viewers of one campaign on this node share.
 #[derive(Debug)]
 pub(super) struct Watch {
     pub(super) log: Arc<CampaignLog>,
     targets: Arc<RoaringBitmap>,
+    departed: Mutex<Departed>,
     /// Who asked, and the teams of the hosts that were asked: who may watch is decided by both.
     maker: UserId,
     teams: Box<[Option<TeamId>]>,
@@ -50,6 +60,7 @@ impl Watch {
             log,
             epoch,
             targets: Arc::clone(&campaign.question.targets),
+            departed: Mutex::default(),
             maker: campaign.question.user_id,
             teams: campaign.question.teams.as_slice().into(),
             tick: Mutex::default(),
@@ -82,7 +93,7 @@ impl Watch {
     }
 
     fn lock(&self) -> MutexGuard<'_, Tick> {
-        self.tick.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tick)
     }
 
     /// Whether viewers have been told that the campaign is over.
@@ -108,7 +119,15 @@ impl Watch {
 
     /// Counts the hosts anew and wakes the viewers; each tells its client what has changed.
     pub(super) fn look(&self, catalog: &Catalog, ended: Option<Ended>, now: Timestamp) {
-        let counts = catalog.presence().count(&self.targets, now);
+        let counts = {
+            let departed = lock(&self.departed);
+            if departed.unanswered.is_empty() {
+                catalog.presence().count(&self.targets, now)
+            } else {
+                let asked = &*self.targets - &departed.unanswered;
+                catalog.presence().count(&asked, now)
+            }
+        };
         let totals = Totals {
             count: counts.total,
             online: counts.online,
@@ -125,6 +144,18 @@ impl Watch {
         self.tick_number.store(tick.number, Ordering::Release);
         drop(tick);
         self.log.ring();
+    }
+
+    /// Finds out which targets were deleted; true if that is news. [`Watch::look`] counts without them from then on.
+    pub(super) async fn miss(&self, catalog: &Catalog) -> Result<bool, StoreError> {
+        let gone = catalog.gone(&self.targets);
+        if lock(&self.departed).gone == gone {
+            return Ok(false);
+        }
+        let unanswered = catalog.departed(self.id(), &self.targets).await?;
+        let gone = catalog.gone(&self.targets);
+        *lock(&self.departed) = Departed { gone, unanswered };
+        Ok(true)
     }
 
     /// Whether what memory has dropped from this position on can not be read back: the store has forgotten it, or lost
@@ -156,4 +187,8 @@ impl Watch {
             }
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -40,6 +40,7 @@ mod signals;
 mod slow;
 mod sockjs;
 mod strangers;
+mod vanishing;
 mod viewer;
 mod websocket;
 mod wire;

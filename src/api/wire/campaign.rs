@@ -127,9 +127,9 @@ pub(crate) struct CampaignOut<'a> {
 }
 
 impl<'a> CampaignOut<'a> {
-    /// The campaign, with its hosts counted by state.
+    /// The campaign, with the number of its targets, and these counted by state.
     #[must_use]
-    pub(crate) fn of(campaign: &'a Campaign, counts: Option<Value>) -> Self {
+    pub(crate) fn of(campaign: &'a Campaign, targets_count: u64, counts: Option<Value>) -> Self {
         let question = &campaign.question;
         let created = campaign.created_at.secs();
         let ended = campaign.ended.map(|(at, _)| Rfc3339(at.secs()));
@@ -146,7 +146,7 @@ impl<'a> CampaignOut<'a> {
             ended_at: ended,
             ending: campaign.ended.map(|(_, ending)| ending.reason()),
             stopped_by: campaign.ended.and_then(|(_, ending)| ending.stopped_by()),
-            targets_count: question.targets.len(),
+            targets_count,
             counts,
         }
     }

@@ -24,9 +24,7 @@ impl Core {
                 continue;
             }
             self.append_again().await;
-            if !lock(&self.take_backs).is_empty() {
-                self.take_back_rest().await;
-            }
+            self.amend_hand_outs().await;
         }
     }
 

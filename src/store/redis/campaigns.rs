@@ -1,19 +1,17 @@
-//! Campaigns as records: creating and reading them, who has done what, and the hand-outs.
+//! Campaigns as records: creating and reading them, and who has done what.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::Value;
 use roaring::RoaringBitmap;
 
 use super::bits::{SMALL_HOSTS, read_command, to_bitmap, to_hosts};
 use super::keys::CampaignKeys;
-use super::reply::{list, natural, number, text, unexpected};
+use super::reply::{list, natural, text, unexpected};
 use super::{Core, lock, millis, scripts};
 use crate::clock::Timestamp;
 use crate::results::{
-    Campaign, CampaignId, Ending, HandOut, HostId, Progress, QueryId, Question, Status, TeamId,
-    UserId,
+    Campaign, CampaignId, Ending, Progress, QueryId, Question, Status, TeamId, UserId,
 };
 use crate::store::{ActiveCampaign, StoreError};
 
@@ -21,8 +19,6 @@ use crate::store::{ActiveCampaign, StoreError};
 const TARGETS_KEPT: usize = 256;
 /// Numbers tried for a new campaign: a failover can turn the sequence back.
 const NUMBERS_TRIED: usize = 256;
-/// Hand-outs remembered that do not count, while Redis is away.
-const TAKE_BACKS_MAX: usize = 65_536;
 
 /// The fields of a campaign's hash that tell what it is.
 const FIELDS: [&str; 11] = [
@@ -221,62 +217,6 @@ impl Core {
         let keys = self.keys.campaign(id);
         let targets = self.targets(id, created, small, &keys).await?;
         Ok(targets.as_ref() - to_hosts(waiting)?)
-    }
-
-    pub(super) async fn hand_out(
-        &self,
-        id: CampaignId,
-        host: HostId,
-        now: Timestamp,
-    ) -> Result<HandOut, StoreError> {
-        let rules = &self.settings.rules;
-        let keys = self.keys.campaign(id);
-        let mut cmd = scripts::HAND_OUT.call(&[&keys.meta, &keys.waiting, &keys.handed]);
-        cmd.arg(self.time(now)).arg(host.0);
-        cmd.arg(millis(rules.overdue)).arg(rules.hand_outs_max);
-        cmd.arg(self.lifetime_ms());
-        let reply = list(self.run(&scripts::HAND_OUT, &cmd).await?);
-        let reply = reply.ok_or_else(|| unexpected("a hand-out"))?;
-        match (
-            reply.first().and_then(number),
-            reply.get(1).and_then(natural),
-        ) {
-            (Some(1), _) => Ok(HandOut::Give),
-            (Some(2), Some(wait)) => Ok(HandOut::Pending(now + Duration::from_millis(wait))),
-            _ => Ok(HandOut::Never),
-        }
-    }
-
-    pub(super) async fn take_back(&self, id: CampaignId, host: HostId) {
-        if let Err(error) = self.take_back_now(id, &[host]).await {
-            tracing::debug!(%error, "a hand-out is taken back when Redis answers again");
-            let mut later = lock(&self.take_backs);
-            if later.len() < TAKE_BACKS_MAX {
-                later.push((id, host));
-            }
-        }
-    }
-
-    async fn take_back_now(&self, id: CampaignId, hosts: &[HostId]) -> Result<(), StoreError> {
-        let keys = self.keys.campaign(id);
-        let mut cmd = scripts::TAKE_BACK.call(&[&keys.handed]);
-        for host in hosts {
-            cmd.arg(host.0);
-        }
-        self.run(&scripts::TAKE_BACK, &cmd).await.map(|_| ())
-    }
-
-    /// Takes back what could not be while Redis was away.
-    pub(super) async fn take_back_rest(&self) {
-        let mut rest = std::mem::take(&mut *lock(&self.take_backs));
-        rest.sort_unstable();
-        for same in rest.chunk_by(|a, b| a.0 == b.0) {
-            let hosts: Vec<_> = same.iter().map(|(_, host)| *host).collect();
-            if let Err(error) = self.take_back_now(same[0].0, &hosts).await {
-                tracing::debug!(%error, "hand-outs are not taken back");
-                lock(&self.take_backs).extend_from_slice(same);
-            }
-        }
     }
 }
 

@@ -73,6 +73,8 @@ struct Shared {
     broken: Arc<Broken>,
     /// When a call last succeeded, in milliseconds since `born`; matters for clusters only.
     succeeded: AtomicU64,
+    /// When a call last went without an answer, likewise; 0: never.
+    failed: AtomicU64,
     born: Instant,
 }
 
@@ -88,6 +90,7 @@ impl Link {
             state: watch::Sender::new(State::Up(1, wire)),
             broken,
             succeeded: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             born: Instant::now(),
         })))
     }
@@ -216,10 +219,14 @@ impl Link {
             });
         match &answer {
             Ok(_) => self.succeeded(),
-            Err(error) if self.is_broken_by(error) => {
-                self.0.broken.report(number);
+            Err(error) => {
+                if error.is_io_error() || error.is_connection_dropped() {
+                    self.0.failed.store(self.age_ms(), Ordering::Relaxed);
+                }
+                if self.is_broken_by(error) {
+                    self.0.broken.report(number);
+                }
             }
-            Err(_) => {}
         }
         answer
     }
@@ -239,9 +246,19 @@ impl Link {
 
     fn succeeded(&self) {
         if self.0.place.is_cluster() {
-            let now = u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.0.succeeded.store(now, Ordering::Relaxed);
+            self.0.succeeded.store(self.age_ms(), Ordering::Relaxed);
         }
+    }
+
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether a call went without an answer lately.
+    pub(super) fn has_failed_within(&self, time: Duration) -> bool {
+        let failed = self.0.failed.load(Ordering::Relaxed);
+        let within = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        failed > 0 && self.age_ms().saturating_sub(failed) < within
     }
 }
 

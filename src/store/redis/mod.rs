@@ -13,6 +13,7 @@ mod campaigns;
 mod catalog;
 mod feed_position;
 mod follow;
+mod hand_outs;
 mod health;
 mod keys;
 mod lifecycle;
@@ -129,6 +130,7 @@ struct Core {
     touched: Mutex<Option<Vec<CampaignId>>>,
     /// Hand-outs that do not count, for when Redis is back.
     take_backs: Mutex<Vec<(CampaignId, HostId)>>,
+    lost: Mutex<hand_outs::Lost>,
     targets: Mutex<HashMap<(CampaignId, Timestamp), Arc<RoaringBitmap>>>,
     /// The last revision that this node has seen, and its nonce.
     seen_commit: Mutex<(Revision, String)>,
@@ -163,6 +165,7 @@ impl RedisStore {
             active: Active::default(),
             touched: Mutex::default(),
             take_backs: Mutex::default(),
+            lost: Mutex::default(),
             targets: Mutex::default(),
             seen_commit: Mutex::default(),
             committed: Notify::new(),

@@ -86,6 +86,8 @@ scripts! {
     SEEN = include_str!("lua/seen.lua");
     /// Makes hand-outs not count.
     TAKE_BACK = include_str!("lua/take_back.lua");
+    /// Takes hand-outs back that reached no host.
+    LOSE = include_str!("lua/lose.lua");
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ async fn hosts_are_reported_as_csv() {
     let (_, _, none) = csv("?query=nosuch").await;
     assert_eq!(none.lines().count(), 1);
     assert_eq!(csv("?format=pdf").await.0, 400);
-    assert_eq!(csv("?columns=nosuch").await.0, 400);
+    assert_eq!(csv("?columns=nosuch").await.0, 422);
 }
 
 #[tokio::test]
