@@ -31,6 +31,7 @@ pub mod auth;
 pub mod agents;
 pub mod api;
 pub mod console;
+pub mod control;
 pub mod ops;
 pub mod viewers;
 // Floor 6

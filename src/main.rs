@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use answerback::cli::{Cli, Command, Serve, migrate, query};
+use answerback::cli::{Cli, Command, Serve, migrate, query, user};
 use answerback::config::{Raw, Settings, check};
 use answerback::shutdown::Shutdown;
 use answerback::{app, telemetry};
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     match command {
         Command::Query(query) => runtime.block_on(query::run(*query)),
         Command::Migrate(migrate) => runtime.block_on(migrate::run(migrate)),
+        Command::User(user) => runtime.block_on(user::run(user)),
         Command::CheckConfig(serve) => match settings(*serve) {
             Ok(_) => {
                 let _ = writeln!(std::io::stdout(), "the settings are right");

@@ -1,5 +1,6 @@
 //! What goes on by itself: ticks and the reaper, other nodes' news, check-ins to the store, metrics, certificates.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::start::Parts;
+use crate::control::Control;
 use crate::net::tls::Tls;
 
 /// Check-ins reach the store, and other nodes' come back, this often: a host that speaks to another node counts
@@ -21,6 +23,7 @@ const SEEN_SINCE: Duration = Duration::from_secs(60);
 /// Starts everything; it ends when `over` is cancelled.
 pub(super) fn spawn(
     parts: &Parts,
+    data_dir: &Path,
     (tls, hangups): (Option<Tls>, Signal),
     tasks: &TaskTracker,
     over: &CancellationToken,
@@ -44,6 +47,17 @@ pub(super) fn spawn(
         }));
     }
     until(boxed(reload_on_hangup(tls, hangups)));
+    if parts.is_alone {
+        match Control::listen(data_dir) {
+            Ok(control) => {
+                let (catalog, clock) = (Arc::clone(&parts.catalog), parts.clock.clone());
+                until(boxed(control.serve(catalog, clock)));
+            }
+            Err(error) => tracing::warn!(
+                %error, "`answerback user` works only while this broker is stopped: no socket in the data directory"
+            ),
+        }
+    }
 }
 
 /// Writes this node's check-ins to the store; those that it does not take are kept for the next time.

@@ -48,7 +48,13 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let service = Front::new(Arc::clone(&parts.agents), results.in_front_of(rest));
 
     let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
-    housekeeping::spawn(&parts, (tls.clone(), hangups), &tasks, &over);
+    housekeeping::spawn(
+        &parts,
+        &settings.data_dir,
+        (tls.clone(), hangups),
+        &tasks,
+        &over,
+    );
     tasks.spawn(net::serve(
         listener,
         tls,

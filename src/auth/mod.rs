@@ -3,6 +3,7 @@
 pub mod agent;
 mod bootstrap;
 mod failures;
+pub mod recovery;
 pub mod role;
 pub mod token;
 pub mod user;

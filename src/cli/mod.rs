@@ -4,6 +4,7 @@ pub mod demo;
 pub mod migrate;
 pub mod query;
 pub mod tls;
+pub mod user;
 
 use std::path::PathBuf;
 
@@ -27,6 +28,9 @@ pub enum Command {
     Query(Box<query::Query>),
     /// Copy a catalog from one store to another: hosts, users, labels, queries and all else but campaigns
     Migrate(migrate::Migrate),
+    /// Give a user who cannot get in a new password or token
+    #[command(subcommand)]
+    User(user::User),
     /// Check the settings of `serve` and say what is wrong with them
     CheckConfig(Box<Serve>),
 }

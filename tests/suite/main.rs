@@ -33,6 +33,7 @@ mod main_job;
 mod messages;
 mod migrate;
 mod readme;
+mod recovery;
 mod redis;
 mod redis_server;
 mod rights;

@@ -4,7 +4,7 @@
 //! command goes on where it was interrupted; it goes when every record has been compared.
 
 mod copy;
-mod place;
+pub(super) mod place;
 
 use std::process::ExitCode;
 use std::sync::Arc;

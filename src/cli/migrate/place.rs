@@ -19,7 +19,7 @@ const LOG_BYTES: usize = 1 << 20;
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(in crate::cli) enum Place {
     Directory(PathBuf),
     Redis(String),
 }
@@ -46,7 +46,7 @@ impl Place {
     }
 
     /// Opens what is to be copied; nothing is made.
-    pub(super) async fn open_source(&self) -> Result<Arc<dyn Store>, StoreError> {
+    pub(in crate::cli) async fn open_source(&self) -> Result<Arc<dyn Store>, StoreError> {
         if let Self::Directory(dir) = self
             && !dir.join(CATALOG).exists()
         {
@@ -73,7 +73,7 @@ impl Place {
             Self::Redis(url) => {
                 let settings = redis::Settings {
                     log_bytes_max: LOG_BYTES,
-                    ..redis::Settings::new(url, "migrate", payload::encode)
+                    ..redis::Settings::new(url, "command", payload::encode)
                 };
                 Ok(RedisStore::connect(settings).await?)
             }
