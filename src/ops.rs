@@ -2,21 +2,28 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, StatusCode, header};
+use tokio::sync::Mutex;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::path::FullPath;
 use warp::reply::Response;
 
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
+
+/// The store is asked whether it takes writes at most so often.
+const SAID_HOLDS: Duration = Duration::from_secs(1);
 
 /// What the answers are drawn from.
 pub struct Ops {
     store: Arc<dyn Store>,
     metrics: Option<Metrics>,
     draining: AtomicBool,
+    /// What the store said, and when: whoever asks needs no token, and asking writes.
+    asked: Mutex<Option<(Instant, Result<(), StoreError>)>>,
 }
 
 impl Ops {
@@ -27,6 +34,7 @@ impl Ops {
             store,
             metrics,
             draining: AtomicBool::new(false),
+            asked: Mutex::default(),
         }
     }
 
@@ -35,11 +43,23 @@ impl Ops {
         self.draining.store(true, Ordering::Release);
     }
 
+    async fn ping(&self) -> Result<(), StoreError> {
+        let mut asked = self.asked.lock().await;
+        if let Some((at, said)) = &*asked
+            && at.elapsed() < SAID_HOLDS
+        {
+            return said.clone();
+        }
+        let said = self.store.ping().await;
+        *asked = Some((Instant::now(), said.clone()));
+        said
+    }
+
     async fn readiness(&self) -> (StatusCode, String) {
         if self.draining.load(Ordering::Acquire) {
             return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
         }
-        match self.store.ping().await {
+        match self.ping().await {
             Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
             Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
         }

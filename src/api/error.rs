@@ -61,6 +61,9 @@ pub(super) enum ApiError {
     /// 503: the store does not answer, or others were faster again and again.
     #[error("unavailable: {0}")]
     Unavailable(String),
+    /// 503: the store takes no writes, for this reason.
+    #[error("{0}")]
+    Full(String),
     /// 500: our fault. The text goes to the log, not to the client.
     #[error("internal: {0}")]
     Internal(String),
@@ -93,7 +96,7 @@ impl ApiError {
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Body(fault) => fault.status(),
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -123,6 +126,7 @@ impl ApiError {
                 "Service Unavailable",
                 base("the result store does not answer, retry later"),
             ),
+            Self::Full(reason) => ("Service Unavailable", base(reason)),
             Self::Internal(_) => ("Internal Server Error", base("internal error")),
         }
     }
@@ -246,9 +250,8 @@ impl From<LoginError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) | StoreError::Full(_) => {
-                Self::Unavailable(error.to_string())
-            }
+            StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            StoreError::Full(_) => Self::Full(error.to_string()),
             StoreError::Damaged(_) => Self::Internal(error.to_string()),
         }
     }

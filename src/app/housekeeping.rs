@@ -11,10 +11,14 @@ use tokio_util::task::TaskTracker;
 use super::start::Parts;
 use crate::control::Control;
 use crate::net::tls::Tls;
+use crate::store::Store;
+use crate::telemetry::metrics::names;
 
 /// Check-ins reach the store, and other nodes' come back, this often: a host that speaks to another node counts
 /// as online here before two ticks have passed.
 const SEEN_EVERY: Duration = Duration::from_secs(5);
+/// How often the store is asked whether it takes writes.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Histograms are folded this often.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// How far back other nodes' check-ins are read: what is older was read before.
@@ -47,6 +51,8 @@ pub(super) fn spawn(
         }));
     }
     until(boxed(reload_on_hangup(tls, hangups)));
+    let store = Arc::clone(&parts.store);
+    until(boxed(async move { watch_store(&*store).await }));
     if parts.is_alone {
         match Control::listen(data_dir) {
             Ok(control) => {
@@ -112,4 +118,20 @@ fn boxed(
     future: impl Future<Output = ()> + Send + 'static,
 ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(future)
+}
+
+/// Says when the store stops taking writes and why, and when it takes them again.
+async fn watch_store(store: &dyn Store) {
+    let mut known: Option<String> = None;
+    loop {
+        let trouble = store.ping().await.err().map(|error| error.to_string());
+        metrics::gauge!(names::STORE_WRITABLE).set(if trouble.is_none() { 1.0 } else { 0.0 });
+        match (&known, &trouble) {
+            (None, Some(trouble)) => tracing::error!("{trouble}"),
+            (Some(_), None) => tracing::info!("the store takes writes again"),
+            _ => {}
+        }
+        known = trouble;
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }

@@ -6,8 +6,9 @@ pub enum StoreError {
     /// The store cannot be reached or did not answer in time. Nothing is known of the write; repeating it is harmless.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// The store refuses to grow: a disk or memory limit.
-    #[error("the store is full: {0}")]
+    /// The store answers and refuses to write: a full disk, a limit of memory. The text says what to do, and goes to
+    /// whoever asks.
+    #[error("the store takes no writes: {0}")]
     Full(String),
     /// What was read back makes no sense.
     #[error("the store holds a damaged record: {0}")]

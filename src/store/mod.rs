@@ -11,6 +11,7 @@ pub mod error;
 pub mod feed;
 pub mod redis;
 pub mod rehearsal;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -126,7 +127,7 @@ pub trait Store: Send + Sync + 'static {
     /// `embedded` or `redis`, for people.
     fn name(&self) -> &'static str;
 
-    /// Whether the store answers now.
+    /// Whether the store answers and takes writes now. Writes a little to find out.
     async fn ping(&self) -> Result<(), StoreError>;
 
     /// What an operator should know of the store, as sentences; empty if all is well.

@@ -54,6 +54,8 @@ pub mod names {
     pub const APPEND_SECONDS: &str = "answerback_append_seconds";
     /// Memory that logs hold.
     pub const LOG_BYTES: &str = "answerback_log_bytes";
+    /// Whether the store takes writes.
+    pub const STORE_WRITABLE: &str = "answerback_store_writable";
     /// Errors of the store.
     pub const STORE_ERRORS: &str = "answerback_store_errors_total";
 }
@@ -81,7 +83,7 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, text: &'static str) 
 }
 
 /// Every metric there is.
-pub const METRICS: [Metric; 20] = {
+pub const METRICS: [Metric; 21] = {
     use Kind::{Counter, Gauge, Histogram};
     use names as n;
     [
@@ -198,6 +200,12 @@ pub const METRICS: [Metric; 20] = {
             Gauge,
             Unit::Bytes,
             "memory that campaign logs hold",
+        ),
+        metric(
+            n::STORE_WRITABLE,
+            Gauge,
+            Unit::Count,
+            "1 while the store takes writes, 0 while it does not",
         ),
         metric(
             n::STORE_ERRORS,

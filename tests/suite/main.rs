@@ -27,6 +27,7 @@ mod conversations;
 mod document;
 mod durability;
 mod endings;
+mod full;
 mod hosts;
 mod http;
 mod main_job;

@@ -6,12 +6,18 @@ use rusqlite::ErrorCode;
 
 use crate::store::StoreError;
 
+const DISK: &str = "the disk of the data directory is full: make room on it";
+const FAULTY: &str =
+    "the disk of the data directory fails: look at its room and at the system's log";
+const FILE_SIZE: &str = "a limit of the size of files is reached: raise it (LimitFSIZE= in a unit file, `ulimit -f` in a shell)";
+
 pub(super) fn io_fault(what: &str, error: &io::Error) -> StoreError {
     let told = format!("{what}: {error}");
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            StoreError::Full(told)
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StoreError::Full(format!("{DISK} ({told})"))
         }
+        io::ErrorKind::FileTooLarge => StoreError::Full(format!("{FILE_SIZE} ({told})")),
         _ => StoreError::Unavailable(told),
     }
 }
@@ -20,7 +26,9 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         let told = format!("the catalog's file: {error}");
         match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull | ErrorCode::TooBig) => Self::Full(told),
+            Some(ErrorCode::DiskFull) => Self::Full(format!("{DISK} ({told})")),
+            Some(ErrorCode::SystemIoFailure) => Self::Full(format!("{FAULTY} ({told})")),
+            Some(ErrorCode::TooBig) => Self::Full(told),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(told),
             _ => Self::Unavailable(told),
         }

@@ -36,6 +36,7 @@ use writer::Writer;
 
 use crate::clock::Timestamp;
 use crate::results::{Campaign, CampaignId, Ending, Rules};
+use crate::store::trouble::Trouble;
 use crate::store::{Reaped, StoreError};
 
 pub use crate::results::Encode;
@@ -86,6 +87,7 @@ pub struct EmbeddedStore {
     tasks: TaskTracker,
     stop: CancellationToken,
     is_closed: AtomicBool,
+    trouble: Trouble,
     /// Held until the store is closed.
     lock: Mutex<Option<File>>,
 }
@@ -112,6 +114,7 @@ impl EmbeddedStore {
             tasks,
             stop,
             is_closed: AtomicBool::new(false),
+            trouble: Trouble::default(),
             lock: Mutex::new(Some(opened.lock)),
         }))
     }

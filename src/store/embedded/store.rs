@@ -1,5 +1,6 @@
 //! The embedded store's half of the one trait.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+use super::faults::io_fault;
 use super::{EmbeddedStore, Fsync, catalog, rows};
 use crate::clock::Timestamp;
 use crate::results::{
@@ -24,6 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const BATCHES: usize = 4;
 /// Check-ins that are written in one go; others may write between.
 const SEEN_AT_ONCE: usize = 4_096;
+/// What is written to find out whether the directory takes files: more than most answers have.
+const PROBE: &str = "probe";
+const PROBE_BYTES: usize = 64 * 1024;
 /// At most so many campaigns are listed.
 const CAMPAIGNS_LISTED_MAX: usize = 10_000;
 
@@ -34,7 +39,13 @@ impl Store for EmbeddedStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.writer.write(|_| Ok(()), |()| ()).await
+        self.trouble.check()?;
+        // First, because the system says why a file cannot be written, and SQLite does not.
+        let path = self.settings.dir.join(PROBE);
+        let probing = self.tasks.spawn_blocking(move || probe(&path));
+        probing.await.map_err(|_| super::closed())??;
+        // A number that nobody uses: the catalog's file is written.
+        self.reserve("probe", 1).await.map(|_| ())
     }
 
     async fn load(&self, take: &mut Take<'_>) -> Result<Revision, StoreError> {
@@ -133,21 +144,9 @@ impl Store for EmbeddedStore {
         answer: Answer,
         _now: Timestamp,
     ) -> Result<Appended, StoreError> {
-        self.check_open()?;
-        let Some(live) = self.campaigns.find(id) else {
-            let past = self.past(id).await?;
-            return Ok(past.map_or(Appended::Unknown, |_| Appended::Closed));
-        };
-        if self.settings.fsync == Fsync::Never {
-            return live.append(answer, &self.ringer).await;
-        }
-        let (reply, first) = live.enqueue(answer);
-        if first {
-            let ringer = Arc::clone(&self.ringer);
-            self.tasks
-                .spawn_blocking(move || live.write_waiting(&ringer, true));
-        }
-        reply.await.map_err(|_| super::closed())?
+        let appended = self.append_now(id, answer).await;
+        self.trouble.note(&appended);
+        appended
     }
 
     async fn hand_out(
@@ -272,4 +271,32 @@ impl Store for EmbeddedStore {
         self.tasks.wait().await;
         self.release_lock();
     }
+}
+
+impl EmbeddedStore {
+    async fn append_now(&self, id: CampaignId, answer: Answer) -> Result<Appended, StoreError> {
+        self.check_open()?;
+        let Some(live) = self.campaigns.find(id) else {
+            let past = self.past(id).await?;
+            return Ok(past.map_or(Appended::Unknown, |_| Appended::Closed));
+        };
+        if self.settings.fsync == Fsync::Never {
+            return live.append(answer, &self.ringer).await;
+        }
+        let (reply, first) = live.enqueue(answer);
+        if first {
+            let ringer = Arc::clone(&self.ringer);
+            self.tasks
+                .spawn_blocking(move || live.write_waiting(&ringer, true));
+        }
+        reply.await.map_err(|_| super::closed())?
+    }
+}
+
+/// Whether the data directory takes a file. Blocks.
+fn probe(path: &Path) -> Result<(), StoreError> {
+    let written = std::fs::write(path, [0; PROBE_BYTES]);
+    // It is overwritten by the next probe if it stays.
+    let _ = std::fs::remove_file(path);
+    written.map_err(|error| io_fault("a probe of the data directory", &error))
 }

@@ -79,6 +79,11 @@ impl Keys {
         self.control("campaigns")
     }
 
+    /// Written to find out whether Redis takes writes.
+    pub(super) fn probe(&self) -> String {
+        format!("{}probe", self.prefix)
+    }
+
     /// Hash: when the reaper last came, and until when it holds back.
     pub(super) fn reaper(&self) -> String {
         self.control("reaper")

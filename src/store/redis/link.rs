@@ -302,11 +302,17 @@ fn is(error: &RedisError, kind: ServerErrorKind) -> bool {
 /// What a failure means for the store's callers.
 pub(super) fn told(error: &RedisError) -> StoreError {
     let text = error.to_string();
+    const MEMORY: &str =
+        "Redis' memory is full: raise its maxmemory, or let it keep fewer results (--retention-s)";
+    const DISK: &str =
+        "Redis takes no writes because it cannot save them: make room on its disk, or mend it";
     match error.code() {
-        // MISCONF: the server's disk does not take its snapshots or its append-only file.
-        Some("OOM" | "MISCONF") => StoreError::Full(text),
+        Some("OOM") => StoreError::Full(format!("{MEMORY} ({text})")),
+        Some("MISCONF") => StoreError::Full(format!("{DISK} ({text})")),
         Some("WRONGTYPE") => StoreError::Damaged(text),
-        _ if text.contains("OOM command not allowed") => StoreError::Full(text),
+        _ if text.contains("OOM command not allowed") => {
+            StoreError::Full(format!("{MEMORY} ({text})"))
+        }
         _ => StoreError::Unavailable(text),
     }
 }

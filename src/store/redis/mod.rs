@@ -39,6 +39,7 @@ use self::keys::Keys;
 use self::link::Link;
 use self::scripts::Script;
 use self::url::Place;
+use super::trouble::Trouble;
 use super::{Active, Revision, StoreError};
 use crate::clock::Timestamp;
 use crate::results::{CampaignId, Encode, HostId, Rules};
@@ -140,6 +141,7 @@ struct Core {
     lanes: append::Lanes,
     lately: again::Lately,
     feeds: follow::Feeds,
+    trouble: Trouble,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -174,6 +176,7 @@ impl RedisStore {
             lanes: append::Lanes::default(),
             lately: again::Lately::default(),
             feeds: follow::Feeds::default(),
+            trouble: Trouble::default(),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
             settings,

@@ -23,8 +23,10 @@ impl Store for RedisStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let ping = redis::cmd("PING");
-        tokio::try_join!(self.core.data.call(&ping), self.core.control.call(&ping)).map(|_| ())
+        self.core.trouble.check()?;
+        let mut probe = redis::cmd("SET");
+        probe.arg(self.core.keys.probe()).arg(1).arg("EX").arg(60);
+        tokio::try_join!(self.core.data.call(&probe), self.core.control.call(&probe)).map(|_| ())
     }
 
     async fn health(&self) -> Result<Vec<String>, StoreError> {
@@ -82,7 +84,9 @@ impl Store for RedisStore {
         answer: Answer,
         _now: Timestamp,
     ) -> Result<Appended, StoreError> {
-        self.core.append(id, answer).await
+        let appended = self.core.append(id, answer).await;
+        self.core.trouble.note(&appended);
+        appended
     }
 
     async fn hand_out(
