@@ -251,7 +251,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
-            StoreError::Full(_) => Self::Full(error.to_string()),
+            StoreError::Full(_) | StoreError::Vanished(_) => Self::Full(error.to_string()),
             StoreError::Damaged(_) => Self::Internal(error.to_string()),
         }
     }

@@ -40,6 +40,7 @@ pub(super) async fn open(
             let redis = redis::Settings {
                 rules: settings.rules,
                 log_bytes_max: settings.log_bytes_max,
+                accept_eviction: settings.accept_eviction,
                 ..redis::Settings::new(url, node, payload::encode)
             };
             Ok((RedisStore::connect(redis).await?, without_secrets(url)))

@@ -10,6 +10,7 @@ mod departed;
 pub mod entity;
 pub mod hosts;
 pub mod presence;
+mod put_back;
 pub mod record;
 pub mod state;
 
@@ -227,7 +228,10 @@ impl Catalog {
 
     /// For whom it can wait: what is committed stays so if the store fails now, and whoever follows asks again.
     async fn try_to_catch_up(&self) {
-        if let Err(error) = self.catch_up().await {
+        let caught_up = self.catch_up().await;
+        if let Err(error @ StoreError::Vanished(_)) = &caught_up {
+            self.put_back(error).await;
+        } else if let Err(error) = caught_up {
             sampled!(warn, %error, "the catalog could not catch up");
         }
     }

@@ -51,6 +51,16 @@ pub struct State {
 }
 
 impl State {
+    /// Whether the installation's settings were ever set.
+    pub(super) const fn has_app_config(&self) -> bool {
+        self.app_revision.is_some()
+    }
+
+    /// The unique names and what they stand for; those of hosts are not among them.
+    pub(super) fn names(&self) -> impl Iterator<Item = (&String, &u64)> {
+        self.names.iter()
+    }
+
     /// The number that a unique name stands for; names are made by [`name_of`] and its kin.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<u64> {

@@ -92,6 +92,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
             .seconds("live-query-rest-period-s", raw.live_query_rest_period_s)
             .map_or(Duration::from_secs(25), Duration::from_secs),
         creator_only: raw.creator_only.unwrap_or(false),
+        accept_eviction: raw.accept_eviction.unwrap_or(false),
         log_bytes_max: faults.least("log-mib", raw.log_mib.unwrap_or(128), 1) << 20,
         fsync: faults.one_of("fsync", raw.fsync, &[("never", false), ("always", true)]),
         sockjs_response_limit: faults.least(

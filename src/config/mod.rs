@@ -40,6 +40,8 @@ pub struct Settings {
     pub live_query_rest_period: Duration,
     /// Whether not even admins watch another's campaign.
     pub creator_only: bool,
+    /// Whether a Redis that evicts keys is taken.
+    pub accept_eviction: bool,
     /// Bytes of memory for each campaign's log.
     pub log_bytes_max: usize,
     /// Whether each batch of answers is synced to the disk.

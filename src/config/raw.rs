@@ -116,6 +116,9 @@ pub struct Raw {
     /// Let only its creator watch a campaign, not even global admins
     #[arg(long, env = "ANSWERBACK_CREATOR_ONLY", num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     pub creator_only: Option<bool>,
+    /// Take a Redis that evicts keys when its memory is full, and accept that hosts, users and results are lost then
+    #[arg(long, env = "ANSWERBACK_ACCEPT_EVICTION", num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub accept_eviction: Option<bool>,
     /// MiB of memory for each campaign's results; older ones are read back from the store [default: 128]
     #[arg(long, env = "ANSWERBACK_LOG_MIB", value_name = "MIB")]
     pub log_mib: Option<usize>,
@@ -173,7 +176,8 @@ impl Raw {
             self, file,
             listen data_dir store demo tls_cert tls_key tls_self_signed tls_names insecure_http trusted_proxies
             admin_email admin_password api_token enroll_secret node advertise node_secret unclaimed_s
-            resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only log_mib fsync
+            resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only accept_eviction log_mib
+            fsync
             sockjs_response_limit heartbeat_s sockjs_url origins osquery_logs connections drain_s log log_format
         )
     }

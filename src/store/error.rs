@@ -10,6 +10,9 @@ pub enum StoreError {
     /// whoever asks.
     #[error("the store takes no writes: {0}")]
     Full(String),
+    /// The catalog was there and is gone: an outage until it is put back.
+    #[error("{0}")]
+    Vanished(String),
     /// What was read back makes no sense.
     #[error("the store holds a damaged record: {0}")]
     Damaged(String),
@@ -22,6 +25,7 @@ impl StoreError {
         match self {
             Self::Unavailable(_) => "unavailable",
             Self::Full(_) => "full",
+            Self::Vanished(_) => "vanished",
             Self::Damaged(_) => "damaged",
         }
     }

@@ -151,6 +151,12 @@ pub trait Store: Send + Sync + 'static {
     /// At most a few thousand at once; call again until empty. `None`: too long ago, [`Store::load`] again.
     async fn changes(&self, after: Revision) -> Result<Option<Vec<Stored>>, StoreError>;
 
+    /// Writes back a catalog of which [`Store::changes`] has said that it is gone ([`StoreError::Vanished`]). Records that
+    /// are there stay as they are; `upto` is how far these are complete.
+    async fn put_back(&self, _records: Vec<Stored>, _upto: Revision) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Completes when something may have been committed by another node, or by somebody on this one who is gone before
     /// it was applied; at the latest after a second.
     async fn committed_elsewhere(&self);

@@ -73,6 +73,8 @@ impl Place {
             Self::Redis(url) => {
                 let settings = redis::Settings {
                     log_bytes_max: LOG_BYTES,
+                    // The broker that runs there has its own say.
+                    accept_eviction: true,
                     ..redis::Settings::new(url, "command", payload::encode)
                 };
                 Ok(RedisStore::connect(settings).await?)

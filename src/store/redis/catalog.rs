@@ -1,6 +1,7 @@
 //! Catalog records: a hash a kind, one script a commit, and a stream of the last changes for nodes that follow.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use redis::Value;
@@ -59,15 +60,6 @@ impl Core {
         }
     }
 
-    async fn head(&self) -> Result<(Revision, String), StoreError> {
-        let mut cmd = redis::cmd("HMGET");
-        cmd.arg(self.keys.head()).arg("revision").arg("nonce");
-        let reply = list(self.control.call(&cmd).await?);
-        let head = pair(reply).ok_or_else(|| unexpected("HMGET"))?;
-        let nonce = text(&head[1]).unwrap_or_default().to_owned();
-        Ok((natural(&head[0]).unwrap_or(0), nonce))
-    }
-
     pub(super) async fn commit(&self, changes: Vec<Change>) -> Result<Committed, StoreError> {
         let mut keys = vec![self.keys.head(), self.keys.changes(), self.keys.kinds()];
         if changes.is_empty() {
@@ -82,6 +74,7 @@ impl Core {
         }
         let mut cmd = scripts::COMMIT.call(&keys);
         cmd.arg(self.nonce()).arg(self.settings.changes_kept);
+        cmd.arg(self.highest.load(Ordering::Relaxed));
         for change in &changes {
             let hash = kinds.iter().position(|kind| *kind == change.kind);
             cmd.arg(hash.map_or(0, |at| at + 1)).arg(change.kind);
@@ -93,8 +86,14 @@ impl Core {
         let [done, what] = pair(reply).ok_or_else(|| unexpected("a commit"))?;
         let what = natural(&what).ok_or_else(|| unexpected("a commit"))?;
         if number(&done) == Some(1) {
+            self.highest.fetch_max(what, Ordering::Relaxed);
             self.bell.catalog();
             return Ok(Committed::Done(what));
+        }
+        if number(&done) == Some(2) {
+            // Says that it is gone.
+            self.head().await?;
+            return Err(unexpected("a commit"));
         }
         let refused = usize::try_from(what).ok().and_then(|at| changes.get(at));
         let refused = refused.ok_or_else(|| unexpected("a commit"))?;

@@ -13,6 +13,11 @@ use crate::store::StoreError;
 /// The oldest server with every command that is used (`ZADD LT`, exclusive `XRANGE`).
 const OLDEST: (u32, u32) = (6, 2);
 
+/// What the warning of a server that evicts begins with.
+pub(super) const EVICTS: &str = "maxmemory-policy is";
+/// A server that evicts is warned of again after so many looks: each minute.
+const LOOKS_BETWEEN_SHOUTS: u32 = 6;
+
 impl Core {
     /// Warnings about the servers, as sentences; none if all is well.
     pub(super) async fn health(&self) -> Result<Vec<String>, StoreError> {
@@ -36,13 +41,20 @@ impl Core {
     /// Logs what has become wrong, or right again.
     pub(super) async fn watch_health(self: Arc<Self>) {
         let mut known = self.health().await.unwrap_or_default();
+        let mut looks = 0u32;
         loop {
             sleep(HEALTH_EVERY).await;
+            looks = looks.wrapping_add(1);
             let Ok(now) = self.health().await else {
                 continue;
             };
-            for warning in now.iter().filter(|warning| !known.contains(warning)) {
-                tracing::warn!("{warning}");
+            for warning in &now {
+                let is_new = !known.contains(warning);
+                if warning.contains(EVICTS) && (is_new || looks % LOOKS_BETWEEN_SHOUTS == 0) {
+                    tracing::error!("{warning}; set `maxmemory-policy noeviction`");
+                } else if is_new {
+                    tracing::warn!("{warning}");
+                }
             }
             known = now;
         }
@@ -77,7 +89,7 @@ fn judge(info: &str, warnings: &mut Vec<String>) {
     let policy = field(info, "maxmemory_policy").unwrap_or("noeviction");
     if policy != "noeviction" && number(info, "maxmemory") > 0 {
         warnings.push(format!(
-            "maxmemory-policy is {policy}: Redis may throw results away; noeviction is required"
+            "{EVICTS} {policy}: when its memory is full, Redis throws hosts, users and results away"
         ));
     }
     if field(info, "aof_enabled") == Some("0") {

@@ -79,6 +79,11 @@ impl Keys {
         self.control("campaigns")
     }
 
+    /// Held by the node that writes a lost catalog back.
+    pub(super) fn putting_back(&self) -> String {
+        format!("{}putting_back", self.prefix)
+    }
+
     /// Written to find out whether Redis takes writes.
     pub(super) fn probe(&self) -> String {
         format!("{}probe", self.prefix)

@@ -19,6 +19,7 @@ mod keys;
 mod lifecycle;
 mod link;
 mod presence;
+mod put_back;
 mod reply;
 mod scripts;
 mod store;
@@ -84,6 +85,8 @@ pub struct Settings {
     /// How long catalog commits, creations and endings wait for one replica to have them, if there is one; zero:
     /// not at all. Has no effect in a cluster.
     pub replica_wait: Duration,
+    /// Whether a server that evicts keys when its memory is full is taken all the same.
+    pub accept_eviction: bool,
     /// How many catalog changes are remembered for nodes that lag; a node that lags more loads everything.
     pub changes_kept: usize,
 }
@@ -102,6 +105,7 @@ impl Settings {
             log_bytes_max: 64 << 20,
             encode,
             replica_wait: Duration::from_millis(100),
+            accept_eviction: false,
             changes_kept: 20_000,
         }
     }
@@ -135,6 +139,8 @@ struct Core {
     targets: Mutex<HashMap<(CampaignId, Timestamp), Arc<RoaringBitmap>>>,
     /// The last revision that this node has seen, and its nonce.
     seen_commit: Mutex<(Revision, String)>,
+    /// The highest revision that this node has ever heard of.
+    highest: AtomicU64,
     committed: Notify,
     resync: Notify,
     bell: bell::Bell,
@@ -170,6 +176,7 @@ impl RedisStore {
             lost: Mutex::default(),
             targets: Mutex::default(),
             seen_commit: Mutex::default(),
+            highest: AtomicU64::new(0),
             committed: Notify::new(),
             resync: Notify::new(),
             bell: bell::Bell::default(),
@@ -182,6 +189,11 @@ impl RedisStore {
             settings,
         });
         for warning in core.health().await? {
+            if warning.contains(health::EVICTS) && !core.settings.accept_eviction {
+                let way =
+                    "set `maxmemory-policy noeviction`, or accept the loss with --accept-eviction";
+                return Err(StoreError::Unavailable(format!("{warning}: {way}")));
+            }
             tracing::warn!("{warning}");
         }
         core.sync_active().await?;

@@ -74,8 +74,12 @@ scripts! {
     FORK = include_str!("lua/fork.lua");
     /// Decides whether a host gets the query.
     HAND_OUT = CLOCK, include_str!("lua/hand_out.lua");
+    /// The catalog's revision, and whether records are gone.
+    HEAD = include_str!("lua/head.lua");
     /// Lists the campaigns whose deadlines have passed.
     OVERDUE = CLOCK, include_str!("lua/overdue.lua");
+    /// Completes a catalog that is written back.
+    PUT_BACK = include_str!("lua/put_back.lua");
     /// Records which node holds a session.
     PUT_SESSION = include_str!("lua/put_session.lua");
     /// Gives up a node's claim.

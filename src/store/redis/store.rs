@@ -45,6 +45,10 @@ impl Store for RedisStore {
         self.core.changes(after).await
     }
 
+    async fn put_back(&self, records: Vec<Stored>, upto: Revision) -> Result<(), StoreError> {
+        self.core.put_back(records, upto).await
+    }
+
     async fn committed_elsewhere(&self) {
         // An elapsed timeout means that a bell may have been lost.
         let _ = timeout(POLL, self.core.committed.notified()).await;

@@ -1,6 +1,7 @@
 //! The Redis store on real servers: several nodes, outages, failovers.
 
 mod contract;
+mod eviction;
 mod failover;
 pub mod faults;
 mod idle;
