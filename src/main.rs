@@ -9,6 +9,7 @@ use answerback::config::{Raw, Settings, check};
 use answerback::shutdown::Shutdown;
 use answerback::{app, telemetry};
 use clap::Parser;
+use futures_util::FutureExt as _;
 
 /// Frees what connections have used when they are gone; glibc's allocator keeps most of it.
 #[global_allocator]
@@ -29,18 +30,22 @@ fn main() -> ExitCode {
         Err(error) => return complain(&error, 1),
     };
     match command {
-        Command::Query(query) => runtime.block_on(query::run(*query)),
-        Command::Migrate(migrate) => runtime.block_on(migrate::run(migrate)),
-        Command::User(user) => runtime.block_on(user::run(user)),
+        Command::Query(query) => runtime.block_on(query::run(*query).boxed_local()),
+        Command::Migrate(migrate) => runtime.block_on(migrate::run(migrate).boxed_local()),
+        Command::User(user) => runtime.block_on(user::run(user).boxed_local()),
         Command::CheckConfig(serve) => match settings(*serve) {
-            Ok(_) => {
+            Ok(settings) => {
+                let faults = runtime.block_on(app::trial::faults(&settings));
+                if !faults.is_empty() {
+                    return complain(&faults.join("\n"), USAGE);
+                }
                 let _ = writeln!(std::io::stdout(), "the settings are right");
                 ExitCode::SUCCESS
             }
             Err(error) => complain(&error, USAGE),
         },
         Command::Serve(serve) => match settings(*serve) {
-            Ok(settings) => runtime.block_on(run(settings)),
+            Ok(settings) => runtime.block_on(run(settings).boxed_local()),
             Err(error) => complain(&error, USAGE),
         },
     }

@@ -16,7 +16,10 @@ const FLOORS: [(u32, &[&str]); 10] = [
     (2, &["store", "transport"]),
     (3, &["catalog"]),
     (4, &["auth"]),
-    (5, &["agents", "api", "console", "ops", "viewers"]),
+    (
+        5,
+        &["agents", "api", "console", "control", "ops", "viewers"],
+    ),
     (6, &["config", "shutdown"]),
     (7, &["cli"]),
     (8, &["app"]),

@@ -7,11 +7,13 @@ mod nodes;
 mod routes;
 mod start;
 mod stores;
+pub mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,7 +36,7 @@ const DEMO_INTERVAL: Duration = Duration::from_secs(10);
 pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     // Before anything that takes time: until then a hangup ends the process.
     let (heard, hangups) = (Signals::new()?, signal(SignalKind::hangup())?);
-    let parts = start::start(&settings).await?;
+    let parts = start::start(&settings).boxed().await?;
     let net_settings = start::net_settings(&settings);
     let listener = Listener::bind(settings.listen, &net_settings)
         .with_context(|| format!("cannot listen on {}", settings.listen))?;

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
+use futures_util::FutureExt as _;
+
 use crate::clock::Timestamp;
 use crate::config::{Settings, StoreUrl, without_secrets};
 use crate::sockjs::payload;
@@ -34,16 +37,31 @@ pub(super) async fn open(
                 encode: payload::encode,
             };
             let text = format!("embedded, in {}", settings.data_dir.display());
-            Ok((EmbeddedStore::open(embedded, now).await?, text))
+            let store = EmbeddedStore::open(embedded, now).boxed().await;
+            let place = settings.data_dir.display();
+            let store = store
+                .with_context(|| format!("cannot open the data directory (--data-dir {place})"))?;
+            Ok((store, text))
         }
-        StoreUrl::Redis(url) => {
-            let redis = redis::Settings {
-                rules: settings.rules,
-                log_bytes_max: settings.log_bytes_max,
-                accept_eviction: settings.accept_eviction,
-                ..redis::Settings::new(url, node, payload::encode)
-            };
-            Ok((RedisStore::connect(redis).await?, without_secrets(url)))
-        }
+        StoreUrl::Redis(url) => Ok((connect(settings, url, node).await?, without_secrets(url))),
     }
+}
+
+async fn connect(settings: &Settings, url: &str, node: &str) -> anyhow::Result<Arc<RedisStore>> {
+    let redis = redis::Settings {
+        rules: settings.rules,
+        log_bytes_max: settings.log_bytes_max,
+        accept_eviction: settings.accept_eviction,
+        ..redis::Settings::new(url, node, payload::encode)
+    };
+    let store = RedisStore::connect(redis).boxed().await;
+    store.with_context(|| format!("cannot use the store (--store {})", without_secrets(url)))
+}
+
+/// Connects to the Redis of the settings and leaves it again.
+pub(super) async fn try_out(settings: &Settings) -> anyhow::Result<()> {
+    if let StoreUrl::Redis(url) = &settings.store {
+        connect(settings, url, "check-config").await?.close().await;
+    }
+    Ok(())
 }

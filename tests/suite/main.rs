@@ -38,6 +38,7 @@ mod recovery;
 mod redis;
 mod redis_server;
 mod rights;
+mod settings;
 mod signals;
 mod slow;
 mod sockjs;

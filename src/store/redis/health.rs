@@ -50,7 +50,9 @@ impl Core {
             };
             for warning in &now {
                 let is_new = !known.contains(warning);
-                if warning.contains(EVICTS) && (is_new || looks % LOOKS_BETWEEN_SHOUTS == 0) {
+                if warning.contains(EVICTS)
+                    && (is_new || looks.is_multiple_of(LOOKS_BETWEEN_SHOUTS))
+                {
                     tracing::error!("{warning}; set `maxmemory-policy noeviction`");
                 } else if is_new {
                     tracing::warn!("{warning}");

@@ -1,0 +1,69 @@
+//! What `check-config` and a start say of settings that cannot work: each names its flag.
+
+use std::process::Command;
+
+fn answerback(args: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new("timeout");
+    command
+        .args(["10", env!("CARGO_BIN_EXE_answerback")])
+        .args(args);
+    let done = command.output().expect("it runs");
+    let said = [done.stdout, done.stderr].concat();
+    (
+        done.status.code(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+#[test]
+fn what_would_fail_at_the_start_is_told_before() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let garbage = path("garbage.pem");
+    std::fs::write(&garbage, "no certificate").expect("written");
+    let (missing, nested) = (path("missing.pem"), path("garbage.pem/data"));
+    let dead = "redis://user:secret@127.0.0.1:1";
+    let given: [(&[&str], &[&str]); 4] = [
+        (
+            &["--tls-cert", &garbage, "--tls-key", &garbage],
+            &["--tls-cert"],
+        ),
+        (
+            &["--tls-cert", &missing, "--tls-key", &missing],
+            &["--tls-cert", "missing.pem"],
+        ),
+        (
+            &["--data-dir", &nested],
+            &["--data-dir", "garbage.pem is no directory"],
+        ),
+        (&["--store", dead], &["--store", "redis://127.0.0.1:1"]),
+    ];
+    let data = path("data");
+    for (flags, expected) in given {
+        let (code, said) = answerback(&[&["check-config", "--data-dir", &data], flags].concat());
+        let flags_given = flags.contains(&"--data-dir");
+        let (code, said) = match flags_given {
+            true => answerback(&[&["check-config"], flags].concat()),
+            false => (code, said),
+        };
+        assert_eq!(code, Some(2), "{flags:?}: {said}");
+        for text in expected {
+            assert!(said.contains(text), "{flags:?}: {said}");
+        }
+        assert!(!said.contains("secret"), "{said}");
+        let listen: &[&str] = &["serve", "--listen", "127.0.0.1:0"];
+        if flags_given || flags[0] == "--store" {
+            let more: &[&str] = if flags_given {
+                &[]
+            } else {
+                &["--data-dir", &data]
+            };
+            let (code, said) = answerback(&[listen, more, flags].concat());
+            assert_eq!(code, Some(1), "{said}");
+            assert!(said.contains(flags[0]), "{said}");
+        }
+    }
+    let (code, said) = answerback(&["check-config", "--data-dir", &data]);
+    assert_eq!((code, said.trim()), (Some(0), "the settings are right"));
+    assert!(!std::path::Path::new(&data).exists(), "nothing is made");
+}
