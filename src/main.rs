@@ -30,7 +30,12 @@ fn main() -> ExitCode {
         Err(error) => return complain(&error, 1),
     };
     match command {
-        Command::Query(query) => runtime.block_on(query::run(*query).boxed_local()),
+        Command::Query(query) => {
+            let code = runtime.block_on(query::run(*query).boxed_local());
+            // Nobody may be reading what is still being printed.
+            runtime.shutdown_background();
+            code
+        }
         Command::Migrate(migrate) => runtime.block_on(migrate::run(migrate).boxed_local()),
         Command::User(user) => runtime.block_on(user::run(user).boxed_local()),
         Command::CheckConfig(serve) => match settings(*serve) {

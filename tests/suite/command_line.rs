@@ -251,3 +251,44 @@ async fn progress_in_a_file_is_one_line() {
         .count();
     assert_eq!((heads, out.lines().count()), (1, 21), "{out}");
 }
+
+#[tokio::test]
+async fn a_table_is_shown_while_hosts_are_still_silent() {
+    let broker = Broker::start(&[]).await;
+    let (hosts, mut child, campaign) = asked(&broker, 2, &["--pretty"]).await;
+    let rows = json!([{ "answer": "seen" }]);
+    assert_eq!(hosts[0].answer(&broker, campaign, rows).await, 200);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let shown = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("seen") {
+                return;
+            }
+        }
+        panic!("the table ends without the answer");
+    };
+    let shown = tokio::time::timeout(Duration::from_secs(10), shown).await;
+    shown.expect("the first answer does not wait for the second");
+    assert!(child.try_wait().unwrap().is_none(), "one host is silent");
+}
+
+#[tokio::test]
+async fn an_output_that_nobody_reads_keeps_neither_a_deadline_nor_an_interrupt() {
+    let broker = Broker::start(&[]).await;
+    for (flags, expected) in [(vec!["--timeout", "3s"], 3), (Vec::new(), 130)] {
+        // Standard output is a pipe that is full and stays so.
+        let (hosts, mut child, campaign) = asked(&broker, 2, &flags).await;
+        let rows = json!([{ "answer": "x".repeat(1_000_000) }]);
+        assert_eq!(hosts[0].answer(&broker, campaign, rows).await, 200);
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        if expected == 130 {
+            let pid = child.id().unwrap().to_string();
+            let killed = Command::new("kill").args(["-INT", &pid]).status().await;
+            assert!(killed.unwrap().success());
+        }
+        let status = tokio::time::timeout(Duration::from_secs(15), child.wait()).await;
+        let status = status.expect("it ends though nobody reads").unwrap();
+        assert_eq!(status.code(), Some(expected));
+        until_stopped(&broker, campaign).await;
+    }
+}

@@ -11,7 +11,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::FutureExt as _;
+use futures_util::future::select_all;
 use serde_json::Value;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::tls::Trust;
@@ -33,6 +36,8 @@ const ALL_FAILED: u8 = 4;
 const INTERRUPTED: u8 = 130;
 /// How long the broker is given to stop a campaign.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How long whoever reads the answers is given to read the last ones.
+const FINISH_WITHIN: Duration = Duration::from_secs(2);
 /// How long a broken connection is tried anew before the command gives up.
 const RECONNECT_FOR: Duration = Duration::from_secs(60);
 /// Between two tries.
@@ -56,7 +61,7 @@ pub struct Query {
     /// Labels by name, comma separated
     #[arg(long, value_delimiter = ',')]
     pub labels: Vec<String>,
-    /// End when all online hosts have answered, without waiting for the others
+    /// End when all online hosts have answered, and stop the campaign without waiting for the others
     #[arg(long)]
     pub exit: bool,
     /// Print tables instead of JSON lines
@@ -155,22 +160,39 @@ pub async fn run(query: Query) -> ExitCode {
     }
     let mut campaign = None;
     let deadline = query.timeout.map(|timeout| Instant::now() + timeout);
+    let mut interrupts = Interrupts::new();
     let code = tokio::select! {
         ended = watch(&query, &mut output, &mut campaign) => ended.map_or_else(Err, |()| Ok(DONE)),
         () = passed(deadline) => Ok(TIMED_OUT),
-        () = interrupted() => Ok(INTERRUPTED),
+        () = interrupts.next() => Ok(INTERRUPTED),
     };
-    let finished = output.finish().map_err(Stop::from);
-    // What nobody waits for any more need not run on.
     let is_running = !matches!(code, Err(Stop::Ended(_))) && !output.is_done(false);
-    if let Some(id) = campaign.filter(|_| is_running) {
-        // A second interrupt does not wait for the broker.
-        tokio::select! {
-            () = stop(&query, id, &output, matches!(code, Ok(INTERRUPTED))) => {}
-            () = interrupted() => {}
-        }
+    let left = campaign.filter(|_| is_running);
+    let say = matches!(code, Ok(INTERRUPTED));
+    // A second interrupt waits for nobody.
+    let finished = tokio::select! {
+        finished = leave(&query, &mut output, left, say) => finished,
+        () = interrupts.next() => Ok(()),
+    };
+    let code = match (code, finished) {
+        (Ok(_), Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        (code, _) => code,
+    };
+    tell(&output, code)
+}
+
+/// Prints what is gathered, and stops a campaign that nobody waits for any more.
+async fn leave(
+    query: &Query,
+    output: &mut Output,
+    running: Option<u64>,
+    say: bool,
+) -> io::Result<()> {
+    let finished = tokio::time::timeout(FINISH_WITHIN, output.finish()).await;
+    if let Some(campaign) = running {
+        stop(query, campaign, output, say).await;
     }
-    tell(&output, finished.and(code))
+    finished.unwrap_or(Ok(()))
 }
 
 /// Says why it ended, in words and as an exit code.
@@ -209,19 +231,26 @@ async fn passed(deadline: Option<Instant>) {
     }
 }
 
-/// Ctrl-C, or a signal that ends programs.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).ok();
-    let terminated = async {
-        match &mut terminate {
-            Some(signal) => drop(signal.recv().await),
-            None => std::future::pending().await,
+/// Ctrl-C, and the signal that ends programs. Made once, so that none is missed in between.
+struct Interrupts(Vec<Signal>);
+
+impl Interrupts {
+    fn new() -> Self {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+        Self(
+            kinds
+                .into_iter()
+                .filter_map(|kind| signal(kind).ok())
+                .collect(),
+        )
+    }
+
+    async fn next(&mut self) {
+        if self.0.is_empty() {
+            return std::future::pending().await;
         }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
+        let signals = self.0.iter_mut().map(|signal| signal.recv().boxed());
+        drop(select_all(signals).await);
     }
 }
 
@@ -311,7 +340,13 @@ async fn read(
     let mut stream = Stream::open(&query.url, &query.trust()).await?;
     stream.select(&query.token, campaign, *place).await?;
     loop {
-        let message = stream.next().await?;
+        let message = tokio::select! {
+            message = stream.next() => message?,
+            () = output.gathered() => {
+                output.print_table().await?;
+                continue;
+            }
+        };
         if let Some(error) = message.error {
             if error.is_final {
                 let text = format!("campaign {campaign}: {}", error.text.trim_end());
@@ -325,7 +360,7 @@ async fn read(
                 output.totals(&message.data);
             }
             "result" => {
-                place.seq = output.result(&message.data)?.unwrap_or(place.seq + 1);
+                place.seq = output.result(&message.data).await?.unwrap_or(place.seq + 1);
             }
             _ => {}
         }

@@ -17,8 +17,6 @@ pub(super) struct Output {
     progress: bool,
     /// Whether progress is one line that is written over; else only the last state is told.
     is_live: bool,
-    /// Whether answers appear on the same terminal.
-    is_shared: bool,
     total: Option<u64>,
     online: u64,
     responded: u64,
@@ -27,13 +25,11 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn new(pretty: bool, quiet: bool) -> Self {
-        let is_live = io::stderr().is_terminal();
         Self {
             table: pretty.then(Table::default),
             gathered_since: None,
             progress: !quiet,
-            is_live,
-            is_shared: is_live && io::stdout().is_terminal(),
+            is_live: io::stderr().is_terminal(),
             total: None,
             online: 0,
             responded: 0,
@@ -49,7 +45,7 @@ impl Output {
     }
 
     /// Prints one host's answer and returns its position in the log, if the broker tells it.
-    pub(super) fn result(&mut self, data: &Value) -> io::Result<Option<u64>> {
+    pub(super) async fn result(&mut self, data: &Value) -> io::Result<Option<u64>> {
         let name = |key: &str| data["host"][key].as_str().filter(|name| !name.is_empty());
         let host = name("display_name")
             .or(name("hostname"))
@@ -66,32 +62,45 @@ impl Output {
             table.add(host, &rows, error);
             let since = *self.gathered_since.get_or_insert_with(Instant::now);
             if since.elapsed() >= GATHER {
-                self.print_table()?;
+                self.print_table().await?;
             }
         } else {
             let mut line = json!({ "host": host, "rows": rows });
             if let Some(error) = error {
                 line["error"] = error.into();
             }
-            self.print(&format!("{line}\n"))?;
+            self.print(format!("{line}\n")).await?;
         }
         self.show_progress();
         Ok(data["seq"].as_u64())
     }
 
-    fn print_table(&mut self) -> io::Result<()> {
-        self.gathered_since = None;
-        let text = self.table.as_mut().map(Table::take).unwrap_or_default();
-        self.print(&text)
+    /// Completes when rows of a table have been gathered for long enough to be printed.
+    pub(super) async fn gathered(&self) {
+        match self.gathered_since {
+            Some(since) => tokio::time::sleep_until((since + GATHER).into()).await,
+            None => std::future::pending().await,
+        }
     }
 
-    fn print(&self, text: &str) -> io::Result<()> {
-        if self.is_shared {
-            self.clear_progress();
+    pub(super) async fn print_table(&mut self) -> io::Result<()> {
+        self.gathered_since = None;
+        match self.table.as_mut().map(Table::take) {
+            Some(text) if !text.is_empty() => self.print(text).await,
+            _ => Ok(()),
         }
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        out.flush()
+    }
+
+    /// Writes on a thread of its own: whoever reads may have stopped reading, and signals and deadlines go on.
+    async fn print(&self, text: String) -> io::Result<()> {
+        self.clear_progress();
+        let write = move || {
+            let mut out = io::stdout().lock();
+            out.write_all(text.as_bytes())?;
+            out.flush()
+        };
+        let written = tokio::task::spawn_blocking(write).await;
+        written.map_err(io::Error::other)?
     }
 
     /// Whether all hosts have answered, or with `online` all that are online.
@@ -121,8 +130,8 @@ impl Output {
     }
 
     /// Prints what is still gathered, and how it ended.
-    pub(super) fn finish(&mut self) -> io::Result<()> {
-        let printed = self.print_table();
+    pub(super) async fn finish(&mut self) -> io::Result<()> {
+        let printed = self.print_table().await;
         if self.progress && self.total.is_some() {
             self.clear_progress();
             let _ = writeln!(io::stderr(), "{}", self.state());
