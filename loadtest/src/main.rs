@@ -91,11 +91,15 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Growth(args) => {
-            let (summary, held) = runtime.block_on(growth::run(args))?;
+            let (summary, held) = runtime.block_on(growth::run(args, common.report.as_deref()))?;
             write!(std::io::stdout(), "{summary}")?;
             Ok(held)
         }
         Command::Size(args) => {
+            anyhow::ensure!(
+                common.report.is_none(),
+                "size writes no page: take its table from standard output, or --json"
+            );
             let rows = runtime.block_on(size::run(args))?;
             let mut out = std::io::stdout();
             if common.json {

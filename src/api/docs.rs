@@ -13,6 +13,17 @@ const STYLE: &str = include_str!("docs.css");
 const POLICY: &str =
     "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'";
 
+/// What is not in the table of routes: where viewers and agents connect.
+const BESIDE: &str = "<h2>Viewers</h2>\n<p>Results come by a raw WebSocket at \
+    <code>/api/v1/fleet/results/websocket</code> (also <code>results/websockets</code>), or by any SockJS 0.3.3 transport below \
+    <code>/api/v1/fleet/results</code>. Send <code>{\"type\": \"auth\", \"data\": {\"token\": TOKEN}}</code>, then \
+    <code>{\"type\": \"select_campaign\", \"data\": {\"campaign_id\": ID}}</code>, each as one message; with \
+    <code>after</code> and <code>epoch</code> beside the number, a viewer goes on where it was.</p>\n\
+    <h2>Agents</h2>\n<p>osquery's TLS plugins post to <code>/api/osquery/enroll</code>, <code>/api/osquery/config</code>, \
+    <code>/api/osquery/distributed/read</code>, <code>/api/osquery/distributed/write</code> and \
+    <code>/api/osquery/log</code> (also below <code>/api/v1/osquery</code>), with an enroll secret and then a node \
+    key instead of a token.</p>\n";
+
 /// The documents, made once.
 pub(super) struct Docs {
     openapi: String,
@@ -57,8 +68,10 @@ fn page(table: &[&'static [Route]]) -> String {
          <p>Paths stand below <code>/api/v1/fleet</code>; <code>2022-04</code> and <code>latest</code> mean the \
          same as <code>v1</code>. Requests carry <code>Authorization: Bearer TOKEN</code>. \
          The same as data: <a href=\"/api/openapi.json\">OpenAPI</a>, \
-         <a href=\"/api/schema/viewer.json\">messages of viewers</a>.</p>\n<h2>Routes</h2>\n",
+         <a href=\"/api/schema/viewer.json\">messages of viewers</a>.</p>\n",
     );
+    out.push_str(BESIDE);
+    out.push_str("<h2>Routes</h2>\n");
     for route in table.iter().copied().flatten() {
         write_route(route, &mut out);
     }

@@ -43,16 +43,25 @@ pub(super) async fn open(
                 .with_context(|| format!("cannot open the data directory (--data-dir {place})"))?;
             Ok((store, text))
         }
-        StoreUrl::Redis(url) => Ok((connect(settings, url, node).await?, without_secrets(url))),
+        StoreUrl::Redis(url) => Ok((
+            connect(settings, url, Some(node)).await?,
+            without_secrets(url),
+        )),
     }
 }
 
-async fn connect(settings: &Settings, url: &str, node: &str) -> anyhow::Result<Arc<RedisStore>> {
+/// Without a name it is no node.
+async fn connect(
+    settings: &Settings,
+    url: &str,
+    node: Option<&str>,
+) -> anyhow::Result<Arc<RedisStore>> {
     let redis = redis::Settings {
         rules: settings.rules,
         log_bytes_max: settings.log_bytes_max,
         accept_eviction: settings.accept_eviction,
-        ..redis::Settings::new(url, node, payload::encode)
+        is_node: node.is_some(),
+        ..redis::Settings::new(url, node.unwrap_or("command"), payload::encode)
     };
     let store = RedisStore::connect(redis).boxed().await;
     store.with_context(|| format!("cannot use the store (--store {})", without_secrets(url)))
@@ -61,7 +70,7 @@ async fn connect(settings: &Settings, url: &str, node: &str) -> anyhow::Result<A
 /// Connects to the Redis of the settings and leaves it again.
 pub(super) async fn try_out(settings: &Settings) -> anyhow::Result<()> {
     if let StoreUrl::Redis(url) = &settings.store {
-        connect(settings, url, "check-config").await?.close().await;
+        connect(settings, url, None).await?.close().await;
     }
     Ok(())
 }

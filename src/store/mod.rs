@@ -262,6 +262,11 @@ pub trait Store: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// The names of the nodes that use the store now; none where there can be only one, which holds a lock.
+    async fn nodes(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Finishes what is being written; called once, last.
     async fn close(&self);
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use answerback::auth::{self, Auth, Presets, bootstrap};
-use answerback::catalog::Catalog;
+use answerback::catalog::entity::{Entity, Host, HostDetails};
+use answerback::catalog::{Catalog, Edit, State};
 use answerback::clock::{Clock, Timestamp};
 use answerback::results::{
     Answer, Campaign, Ending, HostId, QueryId, Question, Rules, Seq, UserId,
@@ -25,6 +26,22 @@ const START: Timestamp = Timestamp::from_secs(1_000_000);
 const HOSTS: u32 = 40;
 /// What one viewer takes at a time.
 const BUDGET: usize = 8 * 1024;
+
+fn host(id: u32) -> Host {
+    Host {
+        id: HostId(id),
+        identifier: format!("host {id}"),
+        node_key_hash: format!("{id:064x}"),
+        team: None,
+        enrolled_at: START.secs(),
+        detailed_at: 0,
+        labelled_at: 0,
+        distributed_interval: 10,
+        config_tls_refresh: 0,
+        details: HostDetails::default(),
+        labels: Vec::new(),
+    }
+}
 
 /// A campaign whose answers are four times as long as what memory keeps of them.
 struct Stage {
@@ -55,6 +72,11 @@ impl Stage {
             api_token: Some(TOKEN.to_owned()),
         };
         bootstrap(&catalog, &presets, START).await.unwrap();
+        let plan = |_: &State| {
+            let hosts = (1..=HOSTS).map(|id| Edit::Put(Entity::Host(Box::new(host(id)))));
+            Ok::<_, ()>((hosts.collect(), ()))
+        };
+        catalog.commit(plan).await.unwrap();
         let auth = Arc::new(Auth::new(Arc::clone(&catalog), auth::Settings::default()));
         let clock = Clock::manual(START);
         let viewers = Viewers::new(

@@ -19,6 +19,7 @@ mod agents;
 mod api;
 mod bad_viewers;
 mod balancers;
+mod blocks;
 mod broker;
 mod clients;
 mod command_line;

@@ -5,7 +5,7 @@
 
 mod page;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -84,13 +84,13 @@ impl Curve {
 }
 
 /// Measures all curves, writes the page and gives a summary; false if one is worse than linear.
-pub(crate) async fn run(growth: &Growth) -> anyhow::Result<(String, bool)> {
+pub(crate) async fn run(growth: &Growth, report: Option<&Path>) -> anyhow::Result<(String, bool)> {
     let curves = LocalSet::new().run_until(measure_all(growth)).await?;
-    if let Some(folder) = growth.page.parent() {
+    let page = report.unwrap_or(&growth.page);
+    if let Some(folder) = page.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    std::fs::write(&growth.page, page::page(&curves))
-        .with_context(|| format!("{}", growth.page.display()))?;
+    std::fs::write(page, page::page(&curves)).with_context(|| format!("{}", page.display()))?;
     let held = curves.iter().all(Curve::holds);
     Ok((page::text(&curves), held))
 }

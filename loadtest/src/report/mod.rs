@@ -115,8 +115,11 @@ impl Report {
             for judged in &self.judged {
                 let verdict = if judged.held { "held    " } else { "NOT HELD" };
                 let expectation = judged.expectation.to_string();
-                let measured = judged.measured();
-                let _ = writeln!(text, "{verdict}  {expectation:<34} measured {measured}");
+                let measured = match judged.actual {
+                    Some(_) => format!("measured {}", judged.measured()),
+                    None => judged.measured(),
+                };
+                let _ = writeln!(text, "{verdict}  {expectation:<34} {measured}");
             }
         }
         text

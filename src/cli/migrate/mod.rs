@@ -85,6 +85,13 @@ async fn fill(
     to: &Place,
     quiet: bool,
 ) -> anyhow::Result<Report> {
+    let running = source.nodes().await.context("cannot read the source")?;
+    if !running.is_empty() {
+        bail!(
+            "brokers run on {from}: stop {} and run the command again (one that was killed counts for 12 s more)",
+            running.join(", ")
+        );
+    }
     let name = from.to_string();
     let loaded = load_all(&**source).await;
     let (records, revision) = loaded.context("cannot read the source")?;

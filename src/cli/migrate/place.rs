@@ -75,6 +75,7 @@ impl Place {
                     log_bytes_max: LOG_BYTES,
                     // The broker that runs there has its own say.
                     accept_eviction: true,
+                    is_node: false,
                     ..redis::Settings::new(url, "command", payload::encode)
                 };
                 Ok(RedisStore::connect(settings).await?)

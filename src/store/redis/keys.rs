@@ -79,6 +79,11 @@ impl Keys {
         self.control("campaigns")
     }
 
+    /// Sorted set: the nodes that run, by when they said so.
+    pub(super) fn nodes(&self) -> String {
+        format!("{}nodes", self.prefix)
+    }
+
     /// Held by the node that writes a lost catalog back.
     pub(super) fn putting_back(&self) -> String {
         format!("{}putting_back", self.prefix)

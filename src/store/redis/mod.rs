@@ -18,6 +18,7 @@ mod health;
 mod keys;
 mod lifecycle;
 mod link;
+mod nodes;
 mod presence;
 mod put_back;
 mod reply;
@@ -87,6 +88,8 @@ pub struct Settings {
     pub replica_wait: Duration,
     /// Whether a server that evicts keys when its memory is full is taken all the same.
     pub accept_eviction: bool,
+    /// Whether this is a node that others should know of; commands are not.
+    pub is_node: bool,
     /// How many catalog changes are remembered for nodes that lag; a node that lags more loads everything.
     pub changes_kept: usize,
 }
@@ -106,6 +109,7 @@ impl Settings {
             encode,
             replica_wait: Duration::from_millis(100),
             accept_eviction: false,
+            is_node: true,
             changes_kept: 20_000,
         }
     }
@@ -214,6 +218,9 @@ impl Core {
         tasks.spawn(until(self.stop.clone(), Arc::clone(self).ring()));
         tasks.spawn(until(self.stop.clone(), Arc::clone(self).keep_active()));
         tasks.spawn(until(self.stop.clone(), Arc::clone(self).watch_health()));
+        if self.settings.is_node {
+            tasks.spawn(until(self.stop.clone(), Arc::clone(self).keep_saying()));
+        }
     }
 
     /// Runs a script on the quick connection.
@@ -269,6 +276,9 @@ impl Core {
             }
         };
         let _ = tokio::time::timeout(POLL, arrived).await;
+        if self.settings.is_node {
+            self.say_goodbye().await;
+        }
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(POLL, self.tasks.wait()).await.is_err() {

@@ -76,6 +76,8 @@ scripts! {
     HAND_OUT = CLOCK, include_str!("lua/hand_out.lua");
     /// The catalog's revision, and whether records are gone.
     HEAD = include_str!("lua/head.lua");
+    /// Says that a node is here, and lists all that are.
+    NODES = include_str!("lua/nodes.lua");
     /// Lists the campaigns whose deadlines have passed.
     OVERDUE = CLOCK, include_str!("lua/overdue.lua");
     /// Completes a catalog that is written back.

@@ -161,6 +161,10 @@ impl Store for RedisStore {
         self.core.node_secret(offered).await
     }
 
+    async fn nodes(&self) -> Result<Vec<String>, StoreError> {
+        self.core.nodes().await
+    }
+
     async fn drop_session(&self, session: &str, node: &str) {
         self.core.drop_session(session, node).await;
     }

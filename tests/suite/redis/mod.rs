@@ -5,6 +5,7 @@ mod eviction;
 mod failover;
 pub mod faults;
 mod idle;
+mod names;
 mod nodes;
 mod outages;
 mod relay;
