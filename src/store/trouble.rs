@@ -17,12 +17,13 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// Takes note of how a write went.
+    /// Takes note of how a write went. That a store does not answer, a probe finds out by itself.
     pub(super) fn note<T>(&self, written: &Result<T, StoreError>) {
         match written {
             Ok(_) if !self.is_set.load(Ordering::Relaxed) => {}
             Ok(_) => self.set(None),
-            Err(error) => self.set(Some((Instant::now(), error.clone()))),
+            Err(error @ StoreError::Full(_)) => self.set(Some((Instant::now(), error.clone()))),
+            Err(_) => {}
         }
     }
 

@@ -60,6 +60,7 @@ async fn refuses_and_recovers(
     host.read(broker).await;
     let campaign = broker.run_on_all("select 1").await;
     let mut viewer = Viewer::watch(broker, campaign, 0).await;
+    assert_eq!(viewer.message().await["type"], "totals");
     assert!(host.is_given(broker, campaign).await);
     assert_told(broker, None).await;
     break_it();
