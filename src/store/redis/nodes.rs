@@ -9,6 +9,8 @@ use super::reply::{list, text, unexpected};
 use super::{Core, millis, scripts};
 use crate::store::StoreError;
 
+/// A start that fails, because the catalog cannot be read or the port is taken, has ended by then and leaves no trace.
+const SAY_AFTER: Duration = Duration::from_millis(500);
 /// How often a node says that it is here.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 /// A node that has said nothing for so long is gone.
@@ -57,6 +59,7 @@ impl Core {
     pub(super) async fn keep_saying(self: Arc<Self>) {
         let name = &self.settings.node;
         let mut looks = 0u32;
+        sleep(SAY_AFTER).await;
         loop {
             match self.say().await {
                 Ok(0) => looks = 0,
