@@ -23,6 +23,7 @@ async fn two_nodes_of_one_name_are_told() {
     let redis = RedisServer::start();
     let url = redis.url();
     let mut first = Broker::start(&["--store", &url, "--node", "twin"]).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().display().to_string();
     let start = |name: &str| {
@@ -56,6 +57,8 @@ async fn a_redis_in_use_is_not_migrated_from() {
     let redis = RedisServer::start();
     let url = redis.url();
     let mut broker = Broker::start(&["--store", &url, "--node", "busy"]).await;
+    // A start counts once it has not failed for half a second.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let dir = tempfile::tempdir().expect("a directory");
     let to = format!("embedded:{}", dir.path().join("data").display());
     let (done, said) = answerback("30", &["migrate", "--from", &url, "--to", &to]);
