@@ -189,7 +189,8 @@ async fn ensure_token(
     Ok(catalog.commit(plan).await?)
 }
 
-fn token_of(user: UserId, token: &str, now: Timestamp) -> Token {
+/// A token that never expires.
+pub(super) fn token_of(user: UserId, token: &str, now: Timestamp) -> Token {
     Token {
         hash: token::digest(token),
         user,

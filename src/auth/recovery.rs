@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bootstrap::token_of;
 use super::token::{self, NoEntropy};
 use super::user::{Cost, HashError, Passwords, weakness};
 use super::{forget, sessions_of};
-use crate::catalog::entity::{Entity, Role, Token, User};
+use crate::catalog::entity::{Entity, Role, User};
 use crate::catalog::{Catalog, CommitError, Edit, State};
 use crate::clock::Timestamp;
-use crate::results::UserId;
 use crate::store::StoreError;
 
 /// Addresses of admins that are named to whoever has mistyped one.
@@ -161,15 +161,9 @@ async fn new_token(
     now: Timestamp,
 ) -> Result<Recovered, RecoveryError> {
     let text = token::fresh()?;
-    let token = |user: UserId| Token {
-        hash: token::digest(&text),
-        user,
-        created_at: now.secs(),
-        expires_at: None,
-    };
     let plan = |state: &State| {
         let user = user(state, email)?;
-        let edits = vec![Edit::Create(Entity::Token(token(user.id)))];
+        let edits = vec![Edit::Create(Entity::Token(token_of(user.id, &text, now)))];
         Ok::<_, RecoveryError>((edits, user.email))
     };
     let email = catalog.commit(plan).await?;

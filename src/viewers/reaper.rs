@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
+use super::ticker::watches;
 use crate::store::Reaped;
 
 /// Twice as often as the promise that a due campaign ends within a second.
@@ -33,13 +34,7 @@ fn tell(shared: &Shared, reaped: Reaped) {
     match reaped {
         Reaped::Ended(id, ending) => {
             tracing::info!(campaign = %id, ?ending, "campaign ended");
-            let watches: Vec<_> = shared
-                .watches
-                .iter()
-                .filter(|entry| entry.key().0 == id)
-                .map(|entry| Arc::clone(&entry))
-                .collect();
-            for watch in watches {
+            for watch in watches(shared, |watch| watch.id() == id) {
                 let ended = Some(shared.ended(ending));
                 watch.look(&shared.catalog, ended, shared.clock.now());
             }

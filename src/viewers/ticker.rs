@@ -26,16 +26,19 @@ pub(super) async fn run(shared: &Arc<Shared>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let watches: Vec<Arc<Watch>> = shared
-            .watches
-            .iter()
-            .map(|entry| Arc::clone(&entry))
-            .collect();
+        let watches = watches(shared, |_| true);
         let renewals = watches.iter().map(|watch| tick(shared, watch));
         stream::iter(renewals)
             .for_each_concurrent(AT_ONCE, |renewal| renewal)
             .await;
     }
+}
+
+/// Those watches of this node for which it is so.
+pub(super) fn watches(shared: &Shared, is_it: impl Fn(&Watch) -> bool) -> Vec<Arc<Watch>> {
+    let all = shared.watches.iter();
+    let those = all.filter(|entry| is_it(entry.value()));
+    those.map(|entry| Arc::clone(&entry)).collect()
 }
 
 async fn tick(shared: &Shared, watch: &Watch) {
@@ -70,12 +73,7 @@ pub(super) async fn follow_endings(shared: &Arc<Shared>) {
     loop {
         active.removed().await;
         let gone = |watch: &Watch| !watch.has_ended() && active.get(watch.id()).is_none();
-        let watches: Vec<Arc<Watch>> = shared
-            .watches
-            .iter()
-            .filter(|entry| gone(entry.value()))
-            .map(|entry| Arc::clone(&entry))
-            .collect();
+        let watches = watches(shared, gone);
         let looks = watches.iter().map(|watch| tick(shared, watch));
         stream::iter(looks)
             .for_each_concurrent(AT_ONCE, |look| look)
@@ -87,11 +85,7 @@ pub(super) async fn follow_endings(shared: &Arc<Shared>) {
 pub(super) async fn follow_departures(shared: &Arc<Shared>) {
     let mut departures = shared.catalog.departures();
     while departures.changed().await.is_ok() {
-        let watches: Vec<Arc<Watch>> = shared
-            .watches
-            .iter()
-            .map(|entry| Arc::clone(&entry))
-            .collect();
+        let watches = watches(shared, |_| true);
         let looks = watches.iter().map(|watch| async {
             if miss(shared, watch).await {
                 watch.look(&shared.catalog, None, shared.clock.now());

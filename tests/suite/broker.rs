@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use crate::redis_server::{RedisServer, is_installed};
+
 /// The API token that every test's broker is preset with.
 pub const TOKEN: &str = "abk_test_token_0123456789abcdef";
 /// The enroll secret likewise.
@@ -215,4 +217,29 @@ async fn spawn(dir: &Path, listen: &str, args: &[String]) -> (Child, String, Pri
         .await
         .expect("the broker starts in time");
     (child, url, lines)
+}
+
+/// Two nodes on a Redis of their own; none where there is no Redis to run.
+pub async fn two_nodes() -> Option<(RedisServer, Broker, Broker)> {
+    if !is_installed() {
+        return None;
+    }
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let a = Broker::start(&["--store", &url, "--node", "a"]).await;
+    let b = Broker::start(&["--store", &url, "--node", "b"]).await;
+    Some((redis, a, b))
+}
+
+/// Runs the program, for at most so many seconds (then the code is 124); its exit code, and all that it says.
+pub fn answerback(seconds: u32, args: &[&str]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new("timeout");
+    command.arg(seconds.to_string());
+    command.arg(env!("CARGO_BIN_EXE_answerback")).args(args);
+    let done = command.output().expect("it runs");
+    let said = [done.stdout, done.stderr].concat();
+    (
+        done.status.code(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::json;
 
-use crate::broker::{Broker, TOKEN};
+use crate::broker::{Broker, TOKEN, two_nodes};
 use crate::hosts::Host;
 use crate::redis_server::{RedisServer, is_installed};
 use crate::rights::{ALL, as_admin, next, open};
@@ -59,13 +59,9 @@ async fn viewers_hear_at_once_that_a_campaign_was_stopped_and_by_whom() {
 
 #[tokio::test]
 async fn viewers_of_another_node_hear_at_once_that_a_campaign_was_stopped() {
-    if !is_installed() {
+    let Some((_redis, a, b)) = two_nodes().await else {
         return;
-    }
-    let redis = RedisServer::start();
-    let url = redis.url();
-    let a = Broker::start(&["--store", &url, "--node", "a"]).await;
-    let b = Broker::start(&["--store", &url, "--node", "b"]).await;
+    };
     a_stop_is_told(&a, &b).await;
 }
 

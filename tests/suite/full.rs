@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::Method;
 use serde_json::json;
 
@@ -39,14 +40,8 @@ async fn assert_told(broker: &Broker, cause: Option<&str>) {
 }
 
 async fn text(broker: &Broker, path: &str) -> (u16, String) {
-    let mut command = tokio::process::Command::new("curl");
-    command
-        .args(["-s", "-w", "\n%{http_code}"])
-        .arg(broker.url(path));
-    let done = command.output().await.expect("curl runs");
-    let text = String::from_utf8_lossy(&done.stdout).into_owned();
-    let (text, status) = text.rsplit_once('\n').expect("a status");
-    (status.parse().expect("a status"), text.to_owned())
+    let (status, said) = broker.send(Method::GET, path, &[], Bytes::new()).await;
+    (status, said.as_str().unwrap_or_default().to_owned())
 }
 
 /// A campaign that one host is asked in; `break_it` makes the store refuse, `mend_it` ends that.

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
+use http::Method;
 use serde_json::json;
 
 use crate::broker::Broker;
@@ -25,14 +27,10 @@ async fn log_in(broker: &Broker, password: &str) -> (u16, serde_json::Value) {
 
 /// The status of a request with this token.
 async fn with_token(broker: &Broker, token: &str) -> u16 {
-    let url = broker.url("/api/v1/fleet/me");
-    let mut command = tokio::process::Command::new("curl");
-    command.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H"]);
-    command.arg(format!("authorization: Bearer {token}"));
-    let done = command.arg(url).output().await.expect("curl runs");
-    String::from_utf8_lossy(&done.stdout)
-        .parse()
-        .expect("a status")
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str())];
+    let asked = broker.send(Method::GET, "/api/v1/fleet/me", &headers, Bytes::new());
+    asked.await.0
 }
 
 async fn lost_and_found(broker: &Broker, place: &[&str]) {

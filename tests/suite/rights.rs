@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::broker::{Broker, PASSWORD, TOKEN};
+use crate::broker::{Broker, PASSWORD, TOKEN, two_nodes};
 use crate::hosts::Host;
 use crate::redis::faults::stream::{Stream, Transport};
-use crate::redis_server::{RedisServer, is_installed};
 use crate::viewer::{Heard, Viewer};
 
 /// The promise is a second; debug builds share this machine with other tests.
@@ -228,13 +227,9 @@ async fn every_way_of_losing_a_right_ends_every_stream() {
 
 #[tokio::test]
 async fn every_way_of_losing_a_right_ends_every_stream_of_another_node() {
-    if !is_installed() {
+    let Some((_redis, a, b)) = two_nodes().await else {
         return;
-    }
-    let redis = RedisServer::start();
-    let url = redis.url();
-    let a = Broker::start(&["--store", &url, "--node", "a"]).await;
-    let b = Broker::start(&["--store", &url, "--node", "b"]).await;
+    };
     every_way_ends_streams(&a, &b).await;
 }
 

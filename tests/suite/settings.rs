@@ -1,19 +1,6 @@
 //! What `check-config` and a start say of settings that cannot work: each names its flag.
 
-use std::process::Command;
-
-fn answerback(args: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new("timeout");
-    command
-        .args(["10", env!("CARGO_BIN_EXE_answerback")])
-        .args(args);
-    let done = command.output().expect("it runs");
-    let said = [done.stdout, done.stderr].concat();
-    (
-        done.status.code(),
-        String::from_utf8_lossy(&said).into_owned(),
-    )
-}
+use crate::broker::answerback;
 
 #[test]
 fn what_would_fail_at_the_start_is_told_before() {
@@ -40,10 +27,13 @@ fn what_would_fail_at_the_start_is_told_before() {
     ];
     let data = path("data");
     for (flags, expected) in given {
-        let (code, said) = answerback(&[&["check-config", "--data-dir", &data], flags].concat());
+        let (code, said) = answerback(
+            10,
+            &[&["check-config", "--data-dir", &data], flags].concat(),
+        );
         let flags_given = flags.contains(&"--data-dir");
         let (code, said) = match flags_given {
-            true => answerback(&[&["check-config"], flags].concat()),
+            true => answerback(10, &[&["check-config"], flags].concat()),
             false => (code, said),
         };
         assert_eq!(code, Some(2), "{flags:?}: {said}");
@@ -58,12 +48,12 @@ fn what_would_fail_at_the_start_is_told_before() {
             } else {
                 &["--data-dir", &data]
             };
-            let (code, said) = answerback(&[listen, more, flags].concat());
+            let (code, said) = answerback(10, &[listen, more, flags].concat());
             assert_eq!(code, Some(1), "{said}");
             assert!(said.contains(flags[0]), "{said}");
         }
     }
-    let (code, said) = answerback(&["check-config", "--data-dir", &data]);
+    let (code, said) = answerback(10, &["check-config", "--data-dir", &data]);
     assert_eq!((code, said.trim()), (Some(0), "the settings are right"));
     assert!(!std::path::Path::new(&data).exists(), "nothing is made");
 }

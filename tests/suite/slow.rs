@@ -7,9 +7,8 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::broker::{Broker, TOKEN};
+use crate::broker::{TOKEN, two_nodes};
 use crate::hosts::Host;
-use crate::redis_server::{RedisServer, is_installed};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -44,13 +43,9 @@ async fn ask(socket: &mut TcpStream, path: &str, body: &str, step: usize) -> Str
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_viewer_of_a_session_on_another_node_keeps_it() {
-    if !is_installed() {
+    let Some((_redis, a, b)) = two_nodes().await else {
         return;
-    }
-    let redis = RedisServer::start();
-    let url = redis.url();
-    let a = Broker::start(&["--store", &url, "--node", "a"]).await;
-    let b = Broker::start(&["--store", &url, "--node", "b"]).await;
+    };
     let hosts = Host::enroll_many(&a, 20).await;
     let campaign = a.run_on_all("select 1").await;
     for host in &hosts {

@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::broker::{Broker, TOKEN};
+use crate::broker::{Broker, TOKEN, two_nodes};
 use crate::hosts::Host;
 use crate::redis::faults::stream::Stream;
-use crate::redis_server::{RedisServer, is_installed};
 use crate::rights::{ALL, as_admin, next, open};
 use crate::viewer::Viewer;
 
@@ -85,13 +84,9 @@ async fn a_deleted_host_leaves_the_targets_at_once() {
 
 #[tokio::test]
 async fn a_host_deleted_at_another_node_leaves_the_targets_at_once() {
-    if !is_installed() {
+    let Some((_redis, a, b)) = two_nodes().await else {
         return;
-    }
-    let redis = RedisServer::start();
-    let url = redis.url();
-    let a = Broker::start(&["--store", &url, "--node", "a"]).await;
-    let b = Broker::start(&["--store", &url, "--node", "b"]).await;
+    };
     deleted_hosts_leave(&a, &b).await;
 }
 
@@ -161,13 +156,9 @@ async fn a_campaign_outlives_its_label_query_and_team() {
 
 #[tokio::test]
 async fn hosts_whose_hand_out_was_lost_in_a_hang_are_asked_again_at_once() {
-    if !is_installed() {
+    let Some((redis, a, b)) = two_nodes().await else {
         return;
-    }
-    let redis = RedisServer::start();
-    let url = redis.url();
-    let a = Broker::start(&["--store", &url, "--node", "a"]).await;
-    let b = Broker::start(&["--store", &url, "--node", "b"]).await;
+    };
     let hosts = Host::enroll_many(&a, 20).await;
     for host in &hosts {
         host.read(&a).await;

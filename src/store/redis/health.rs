@@ -13,14 +13,30 @@ use crate::store::StoreError;
 /// The oldest server with every command that is used (`ZADD LT`, exclusive `XRANGE`).
 const OLDEST: (u32, u32) = (6, 2);
 
-/// What the warning of a server that evicts begins with.
-pub(super) const EVICTS: &str = "maxmemory-policy is";
 /// A server that evicts is warned of again after so many looks: each minute.
 const LOOKS_BETWEEN_SHOUTS: u32 = 6;
 
+/// What is wrong with a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Warning {
+    /// A sentence.
+    pub(super) text: String,
+    /// Whether it is that keys are evicted.
+    pub(super) is_eviction: bool,
+}
+
+impl From<String> for Warning {
+    fn from(text: String) -> Self {
+        Self {
+            text,
+            is_eviction: false,
+        }
+    }
+}
+
 impl Core {
-    /// Warnings about the servers, as sentences; none if all is well.
-    pub(super) async fn health(&self) -> Result<Vec<String>, StoreError> {
+    /// Warnings about the servers; none if all is well.
+    pub(super) async fn health(&self) -> Result<Vec<Warning>, StoreError> {
         let reply = self.control.call(&redis::cmd("INFO")).await?;
         let mut warnings = Vec::new();
         let mut replicas = 0;
@@ -29,7 +45,7 @@ impl Core {
             judge(info, &mut warnings);
             if !server.is_empty() {
                 for warning in &mut warnings[before..] {
-                    *warning = format!("{server}: {warning}");
+                    warning.text = format!("{server}: {}", warning.text);
                 }
             }
             replicas += number(info, "connected_slaves");
@@ -50,12 +66,11 @@ impl Core {
             };
             for warning in &now {
                 let is_new = !known.contains(warning);
-                if warning.contains(EVICTS)
-                    && (is_new || looks.is_multiple_of(LOOKS_BETWEEN_SHOUTS))
-                {
-                    tracing::error!("{warning}; set `maxmemory-policy noeviction`");
+                let text = &warning.text;
+                if warning.is_eviction && (is_new || looks.is_multiple_of(LOOKS_BETWEEN_SHOUTS)) {
+                    tracing::error!("{text}; set `maxmemory-policy noeviction`");
                 } else if is_new {
-                    tracing::warn!("{warning}");
+                    tracing::warn!("{text}");
                 }
             }
             known = now;
@@ -81,28 +96,32 @@ fn plain(value: &Value) -> Option<&str> {
     }
 }
 
-fn judge(info: &str, warnings: &mut Vec<String>) {
+fn judge(info: &str, warnings: &mut Vec<Warning>) {
     let version = field(info, "redis_version").unwrap_or("0.0");
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     let major_minor = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     if major_minor < OLDEST {
-        warnings.push(format!("Redis {version} is older than 6.2"));
+        warnings.push(format!("Redis {version} is older than 6.2").into());
     }
     let policy = field(info, "maxmemory_policy").unwrap_or("noeviction");
     if policy != "noeviction" && number(info, "maxmemory") > 0 {
-        warnings.push(format!(
-            "{EVICTS} {policy}: when its memory is full, Redis throws hosts, users and results away"
-        ));
+        warnings.push(Warning {
+            text: format!(
+                "maxmemory-policy is {policy}: when its memory is full, Redis throws hosts, users and results away"
+            ),
+            is_eviction: true,
+        });
     }
     if field(info, "aof_enabled") == Some("0") {
-        warnings.push("appendonly is off: results do not survive a restart of Redis".to_owned());
+        let text = "appendonly is off: results do not survive a restart of Redis";
+        warnings.push(text.to_owned().into());
     }
     if field(info, "aof_last_write_status") == Some("err") {
-        warnings.push("the append-only file cannot be written".to_owned());
+        warnings.push("the append-only file cannot be written".to_owned().into());
     }
     let (used, most) = (number(info, "used_memory"), number(info, "maxmemory"));
     if most > 0 && used > most / 10 * 9 {
-        warnings.push(format!("memory is nearly full: {used} of {most} bytes"));
+        warnings.push(format!("memory is nearly full: {used} of {most} bytes").into());
     }
 }
 

@@ -193,12 +193,13 @@ impl RedisStore {
             settings,
         });
         for warning in core.health().await? {
-            if warning.contains(health::EVICTS) && !core.settings.accept_eviction {
+            let text = warning.text;
+            if warning.is_eviction && !core.settings.accept_eviction {
                 let way =
                     "set `maxmemory-policy noeviction`, or accept the loss with --accept-eviction";
-                return Err(StoreError::Unavailable(format!("{warning}: {way}")));
+                return Err(StoreError::Unavailable(format!("{text}: {way}")));
             }
-            tracing::warn!("{warning}");
+            tracing::warn!("{text}");
         }
         core.sync_active().await?;
         core.start();

@@ -30,7 +30,8 @@ impl Store for RedisStore {
     }
 
     async fn health(&self) -> Result<Vec<String>, StoreError> {
-        self.core.health().await
+        let warnings = self.core.health().await?;
+        Ok(warnings.into_iter().map(|warning| warning.text).collect())
     }
 
     async fn load(&self, take: &mut Take<'_>) -> Result<Revision, StoreError> {

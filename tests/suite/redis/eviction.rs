@@ -4,31 +4,24 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, answerback};
 use crate::hosts::Host;
 use crate::redis_server::{RedisServer, is_installed};
 
 /// What `serve` on this Redis says when it refuses to start.
 fn refusal(url: &str, more: &[&str]) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut command = std::process::Command::new("timeout");
-    command.args([
-        "3",
-        env!("CARGO_BIN_EXE_answerback"),
+    let dir = dir.path().display().to_string();
+    let place = [
         "serve",
         "--listen",
         "127.0.0.1:0",
-    ]);
-    command
-        .args(["--store", url, "--data-dir"])
-        .arg(dir.path())
-        .args(more);
-    let done = command.output().expect("it runs");
-    let said = [done.stdout, done.stderr].concat();
-    (
-        done.status.code(),
-        String::from_utf8_lossy(&said).into_owned(),
-    )
+        "--store",
+        url,
+        "--data-dir",
+        &dir,
+    ];
+    answerback(3, &[&place[..], more].concat())
 }
 
 #[test]

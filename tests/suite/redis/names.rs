@@ -1,19 +1,7 @@
 //! Nodes know of each other: two of one name are told so, and a Redis that is in use is not migrated from.
 
-use std::process::{Command, Output};
-
-use crate::broker::Broker;
+use crate::broker::{Broker, answerback};
 use crate::redis_server::{RedisServer, is_installed};
-
-fn answerback(seconds: &str, args: &[&str]) -> (Output, String) {
-    let mut command = Command::new("timeout");
-    command
-        .args([seconds, env!("CARGO_BIN_EXE_answerback")])
-        .args(args);
-    let done = command.output().expect("it runs");
-    let said = [done.stdout.clone(), done.stderr.clone()].concat();
-    (done, String::from_utf8_lossy(&said).into_owned())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_of_one_name_are_told() {
@@ -36,7 +24,7 @@ async fn two_nodes_of_one_name_are_told() {
             "--store",
             &url,
         ];
-        answerback("3", &[&place[..], &["--node", name]].concat()).1
+        answerback(3, &[&place[..], &["--node", name]].concat()).1
     };
     let said = start("twin");
     assert!(
@@ -61,13 +49,13 @@ async fn a_redis_in_use_is_not_migrated_from() {
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let dir = tempfile::tempdir().expect("a directory");
     let to = format!("embedded:{}", dir.path().join("data").display());
-    let (done, said) = answerback("30", &["migrate", "--from", &url, "--to", &to]);
-    assert_eq!(done.status.code(), Some(1), "{said}");
+    let (code, said) = answerback(30, &["migrate", "--from", &url, "--to", &to]);
+    assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("brokers run on") && said.contains("busy"),
         "{said}"
     );
     assert!(broker.stop().await);
-    let (done, said) = answerback("30", &["migrate", "--from", &url, "--to", &to]);
-    assert_eq!(done.status.code(), Some(0), "{said}");
+    let (code, said) = answerback(30, &["migrate", "--from", &url, "--to", &to]);
+    assert_eq!(code, Some(0), "{said}");
 }
