@@ -96,6 +96,8 @@ fn host(id: u32) -> Host {
         identifier: format!("identifier-{id:08}"),
         node_key_hash: format!("{id:064x}"),
         team: Some(TeamId(1 + id % TEAMS)),
+        twin: 0,
+        home: None,
         enrolled_at: NOW.secs() - 1_000,
         detailed_at: NOW.secs(),
         labelled_at: NOW.secs(),

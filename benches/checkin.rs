@@ -116,6 +116,8 @@ fn host() -> Host {
         identifier: "host-7".to_owned(),
         node_key_hash: agent::hex(&agent::hash(NODE_KEY).unwrap()),
         team: None,
+        twin: 0,
+        home: None,
         enrolled_at: NOW.secs() - 1_000,
         detailed_at: NOW.secs(),
         labelled_at: NOW.secs(),

@@ -17,6 +17,7 @@ pub mod clock;
 pub mod limits;
 pub mod sockjs;
 pub mod telemetry;
+pub mod text;
 // Floor 1
 pub mod net;
 pub mod results;

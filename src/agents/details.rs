@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::wire::Value;
 use crate::catalog::entity::Host;
+use crate::text::is_hidden;
 
 /// The detail queries by name. The names of the first four are those of the tables, which osquery also sends when
 /// it enrolls.
@@ -52,7 +53,7 @@ impl Row {
         rows.take(ROWS_MAX).map(Self::read).collect()
     }
 
-    fn text(&self, column: &str) -> Option<&str> {
+    pub(super) fn text(&self, column: &str) -> Option<&str> {
         let found = self.0.iter().find(|(name, _)| name == column);
         found
             .map(|(_, value)| value.as_str())
@@ -75,9 +76,9 @@ impl Row {
     }
 }
 
-/// Hosts are not trusted: no control characters, and not without end.
+/// Hosts are not trusted: nothing that does not show, and not without end.
 fn clean(text: &str) -> String {
-    let text = text.trim().chars().filter(|char| !char.is_control());
+    let text = text.trim().chars().filter(|char| !is_hidden(*char));
     text.take(TEXT_CHARS_MAX).collect()
 }
 
@@ -169,6 +170,8 @@ mod tests {
             identifier: "i".into(),
             node_key_hash: String::new(),
             team: None,
+            twin: 0,
+            home: None,
             enrolled_at: 0,
             detailed_at: 0,
             labelled_at: 0,

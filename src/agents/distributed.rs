@@ -112,7 +112,7 @@ impl Agents {
         let mut replies = FuturesUnordered::new();
         for campaign in campaigns {
             let settled = self.handed.is_settled(campaign.id, host.id, now);
-            if !settled && !campaign.sql.trim().is_empty() {
+            if !settled && campaign.asks(host.team) && !campaign.sql.trim().is_empty() {
                 replies.push(self.hand_out(campaign, host, now));
             }
         }

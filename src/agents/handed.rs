@@ -70,6 +70,7 @@ mod tests {
             id: CampaignId(id),
             sql: "select 1".into(),
             targets: Arc::new(RoaringBitmap::from_iter([1u32])),
+            teams: Vec::new(),
         });
     }
 

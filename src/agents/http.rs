@@ -218,7 +218,12 @@ pub(super) enum Refusal {
     /// Its enrolment was refused.
     #[error("enroll failed: {0}")]
     Enroll(&'static str),
-    /// Its address has failed to enroll too often.
+    /// There are as many hosts as there may be.
+    #[error(
+        "enroll failed: there are {0} hosts already, and no more are taken: delete those that are gone, or raise --hosts"
+    )]
+    Full(u64),
+    /// Its address has failed to enroll, or it or its site has enrolled, too often.
     #[error("enroll failed: {0}")]
     Limited(#[from] Wait),
     /// The body is not what the route takes.
@@ -239,6 +244,9 @@ pub(super) enum Refusal {
     /// osquery's log could not be written.
     #[error("the log could not be written: {0}")]
     Log(String),
+    /// The host has sent more of osquery's log than it may.
+    #[error("too many lines of the log: {0}")]
+    LogRate(Wait),
     /// osquery's log is larger than the queue before the sink.
     #[error("the log is too large")]
     LogTooLarge,
@@ -263,7 +271,8 @@ impl Refusal {
     const fn status(&self) -> StatusCode {
         match self {
             Self::UnknownNode | Self::Enroll(_) => StatusCode::UNAUTHORIZED,
-            Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Full(_) => StatusCode::FORBIDDEN,
+            Self::Limited(_) | Self::LogRate(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Body(fault) => fault.status(),
             Self::Store(_) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -314,7 +323,7 @@ impl Refusal {
             Self::Method(allowed) => {
                 headers.insert(ALLOW, HeaderValue::from_static(allowed));
             }
-            Self::Limited(Wait(wait)) => {
+            Self::Limited(Wait(wait)) | Self::LogRate(Wait(wait)) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
             }
             _ => {}

@@ -21,9 +21,11 @@ use self::file::Rotating;
 use super::Agents;
 use super::http::{Ready, Refusal};
 use super::request::Request;
-use super::wire::Body;
-use super::wire::rows::write_compact;
+use super::wire::answer::json;
+use super::wire::rows::{RowsFault, write_compact};
+use super::wire::{Body, Value};
 use crate::clock::Timestamp;
+use crate::results::HostId;
 use crate::sampled;
 use crate::telemetry::metrics::names;
 
@@ -33,6 +35,8 @@ const QUEUE_BYTES: u32 = 64 << 20;
 const BATCH_BYTES: u32 = 1 << 10;
 /// How long an agent waits for room in the queue before it is told to try again.
 const QUEUE_TIME: Duration = Duration::from_secs(1);
+/// The member of each line that says which host sent it.
+const HOST_ID: &str = "answerback_host_id";
 /// Batches that are written together.
 const WRITE_BATCHES: usize = 256;
 
@@ -50,7 +54,8 @@ pub enum SinkSettings {
         directory: PathBuf,
         /// A file is set aside when it has reached so many bytes.
         bytes_max: u64,
-        /// So many set-aside files of each kind are kept: `.1` is the newest.
+        /// So many set-aside files of each kind there may be, at least one: `.1` is the newest. When there are, and the
+        /// file is full as well, agents are told to keep their lines.
         kept: u32,
     },
 }
@@ -272,7 +277,16 @@ impl Agents {
                 return Ok(Ready::done());
             }
         };
-        let (lines, unreadable) = lines(body);
+        let (lines, unreadable) = lines(body, host.id);
+        let kib = u32::try_from(lines.len().div_ceil(1024)).unwrap_or(u32::MAX);
+        if let Err(wait) = self.log_rate.take_many(&host.id, kib) {
+            sampled!(
+                warn,
+                host = host.id.0,
+                "a host sends more lines of osquery's log than it may"
+            );
+            return Err(Refusal::LogRate(wait));
+        }
         let dropped = unreadable + request.omitted.len();
         if dropped > 0 {
             metrics::counter!(names::LOG_LINES_DROPPED).increment(dropped as u64);
@@ -288,8 +302,8 @@ impl Agents {
     }
 }
 
-/// Each element of `data` as one line, and how many of them are not JSON.
-fn lines(body: &Body<'_>) -> (Bytes, usize) {
+/// Each element of `data` as one line that says which host it is from, and how many of them are not JSON.
+fn lines(body: &Body<'_>, host: HostId) -> (Bytes, usize) {
     let Some(data) = body.member("data") else {
         return (Bytes::new(), 0);
     };
@@ -299,7 +313,7 @@ fn lines(body: &Body<'_>) -> (Bytes, usize) {
     let (mut out, mut unreadable) = (Vec::with_capacity(data.raw().len()), 0);
     for element in elements {
         let start = out.len();
-        match element.map(|element| write_compact(element, &mut out)) {
+        match element.map(|element| write_line(element, host, &mut out)) {
             Ok(Ok(())) => out.push(b'\n'),
             Ok(Err(_)) | Err(_) => {
                 out.truncate(start);
@@ -308,6 +322,31 @@ fn lines(body: &Body<'_>) -> (Bytes, usize) {
         }
     }
     (out.into(), unreadable)
+}
+
+/// One line. Agents may write what they like into it, and so whom it is from is the broker's word, at its end.
+fn write_line(line: Value<'_>, host: HostId, out: &mut Vec<u8>) -> Result<(), RowsFault> {
+    match line.members() {
+        Some(members) => {
+            out.push(b'{');
+            for member in members {
+                let (name, value) = member.map_err(|_| RowsFault::Syntax)?;
+                if name != HOST_ID {
+                    out.extend_from_slice(json(&name).as_bytes());
+                    out.push(b':');
+                    write_compact(value, out)?;
+                    out.push(b',');
+                }
+            }
+        }
+        None => {
+            out.extend_from_slice(b"{\"line\":");
+            write_compact(line, out)?;
+            out.push(b',');
+        }
+    }
+    out.extend_from_slice(format!("\"{HOST_ID}\":{host}}}").as_bytes());
+    Ok(())
 }
 
 #[cfg(test)]
@@ -382,12 +421,23 @@ mod tests {
     #[test]
     fn every_element_is_one_line() {
         let body = Body::parse("{\"data\":[ {\"a\" : \"x\ny\"},\n {\"b\":[1, 2]} ]}");
-        let (lines, unreadable) = lines(&body);
-        assert_eq!(&lines[..], b"{\"a\":\"x\\u000ay\"}\n{\"b\":[1,2]}\n");
+        let (lines, unreadable) = lines(&body, HostId(7));
+        let expected = "{\"a\":\"x\\u000ay\",\"answerback_host_id\":7}\n{\"b\":[1,2],\"answerback_host_id\":7}\n";
+        assert_eq!(lines, expected);
         assert_eq!(unreadable, 0);
-        let read = |text| super::lines(&Body::parse(text));
+        let read = |text| super::lines(&Body::parse(text), HostId(7));
         let (lines, unreadable) = read(r#"{"data":[{"a" 1},{"b":2}]}"#);
-        assert_eq!((&lines[..], unreadable), (&b"{\"b\":2}\n"[..], 1));
+        assert_eq!(
+            (&lines[..], unreadable),
+            (&b"{\"b\":2,\"answerback_host_id\":7}\n"[..], 1)
+        );
+        let (lines, _) =
+            read(r#"{"data":[{"answerback_host_id":1,"answerback\u005fhost_id":2},{},"x"]}"#);
+        let own = "{\"answerback_host_id\":7}\n";
+        assert_eq!(
+            lines,
+            format!("{own}{own}{{\"line\":\"x\",\"answerback_host_id\":7}}\n")
+        );
         assert_eq!(read(r#"{"data":{}}"#), (Bytes::new(), 1));
         assert_eq!(read("{}"), (Bytes::new(), 0));
     }

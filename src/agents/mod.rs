@@ -11,6 +11,7 @@ mod distributed;
 mod enroll;
 mod handed;
 mod http;
+mod identity;
 mod inventory;
 pub mod log;
 mod orbit;
@@ -32,6 +33,7 @@ use crate::limits::account::Account;
 use crate::limits::rate::{Allowance, Rate};
 use crate::net::TrustedProxies;
 use crate::net::body::Limits;
+use crate::results::HostId;
 use crate::store::Store;
 
 use answers::Meters;
@@ -60,8 +62,12 @@ pub struct Settings {
     /// For how many seconds a host that an active campaign targets is told to check in every 5 s, so that the
     /// next campaign reaches it sooner. 0 for never.
     pub accelerate_s: u32,
-    /// How often one address may fail to enroll. A good secret is never limited.
+    /// How often one address may fail to enroll.
     pub enroll_failures: Allowance,
+    /// How often hosts may enroll with one good secret from one address.
+    pub enrolments: Allowance,
+    /// Hosts in all.
+    pub hosts_max: u64,
 }
 
 impl Default for Settings {
@@ -78,6 +84,8 @@ impl Default for Settings {
             label_interval: Duration::from_secs(3600),
             accelerate_s: 300,
             enroll_failures: limits::FAILED_ENROLMENTS_RATE,
+            enrolments: limits::enrolments(limits::ENROLMENTS_PER_SECOND),
+            hosts_max: limits::HOSTS as u64,
         }
     }
 }
@@ -93,6 +101,14 @@ pub struct Agents {
     sink: LogSink,
     catch_up: CatchUp,
     failures: Rate<IpAddr>,
+    /// By the beginning of the secret's SHA-256.
+    enrolments: Rate<([u8; 8], IpAddr)>,
+    /// How often one host may enroll again.
+    cooldown: Rate<HostId>,
+    /// How many KiB of osquery's log one host may send.
+    log_rate: Rate<HostId>,
+    /// How often the trail takes in what agents did, by kind.
+    notices: Rate<&'static str>,
     handed: Handed,
     inventory: Inventory,
     ready: Ready,
@@ -113,6 +129,10 @@ impl Agents {
         Self {
             catch_up: CatchUp::default(),
             failures: Rate::new(settings.enroll_failures, limits::RATE_KEYS, &clock),
+            enrolments: Rate::new(settings.enrolments, limits::RATE_KEYS, &clock),
+            cooldown: Rate::new(limits::ENROLMENTS_OF_A_HOST, limits::RATE_KEYS, &clock),
+            log_rate: Rate::new(limits::LOG_KIB_OF_A_HOST, limits::RATE_KEYS, &clock),
+            notices: Rate::new(limits::AGENTS_ACTS, limits::RATE_KEYS, &clock),
             handed: Handed::default(),
             inventory: Inventory::new(settings.detail_interval, settings.label_interval),
             ready: Ready::new(settings.accelerate_s),

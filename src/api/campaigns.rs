@@ -19,7 +19,7 @@ use super::wire::time::Rfc3339;
 use crate::auth::Action;
 use crate::catalog::State;
 use crate::clock::Timestamp;
-use crate::results::{Campaign, Ending, HostId, Progress};
+use crate::results::{Campaign, Ending, HostId, Progress, Question};
 
 /// So many of the newest campaigns are looked through for those that one may see.
 const NEWEST: usize = 1_000;
@@ -67,8 +67,8 @@ async fn list(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let (campaigns, meta) = page.cut(campaigns);
     let mut out = Vec::with_capacity(campaigns.len());
     for each in &campaigns {
-        let targets = &each.question.targets;
-        let departed = api.parts.catalog.departed(each.id, targets).await?;
+        let Question { targets, teams, .. } = &each.question;
+        let departed = api.parts.catalog.departed(each.id, targets, teams).await?;
         out.push(CampaignOut::of(each, targets.len() - departed.len(), None));
     }
     Ok(Reply::json(&json!({"campaigns": out, "meta": meta})))
@@ -114,8 +114,9 @@ struct Sets {
 
 impl Sets {
     fn of(api: &Api, campaign: &Campaign, progress: &Progress, now: Timestamp) -> Self {
-        let gone = api.parts.catalog.gone(&campaign.question.targets);
-        let silent = &*campaign.question.targets - &progress.answered - gone;
+        let Question { targets, teams, .. } = &campaign.question;
+        let gone = api.parts.catalog.gone(targets, teams);
+        let silent = &**targets - &progress.answered - gone;
         let waiting = api.parts.catalog.presence().online(&silent, now);
         Self {
             targets: &silent | &progress.answered,

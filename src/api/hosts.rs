@@ -183,7 +183,7 @@ async fn delete(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
         }
         let edits = vec![
             Edit::Delete(kind::HOST, id.to_string()),
-            Edit::Delete(kind::NAME, host_name(&host.identifier)),
+            Edit::Delete(kind::NAME, host_name(&host)),
         ];
         Ok((edits, host.display_name().to_owned()))
     };
@@ -243,6 +243,8 @@ pub(super) async fn move_hosts(
             }
             let moves = elsewhere.iter().map(|host| {
                 let mut host = Host::clone(host);
+                // Who has the former team's secret may enrol it again after this, and nobody else.
+                host.home.get_or_insert(host.team.unwrap_or_default());
                 host.team = team;
                 Edit::Put(Entity::Host(Box::new(host)))
             });

@@ -27,7 +27,7 @@ use super::wire::rows::{AnswerOut, read};
 use crate::auth::{Action, Actor};
 use crate::bell::Bell;
 use crate::catalog::entity::Host;
-use crate::results::{Campaign, Claim, Ending, HostId, Seq};
+use crate::results::{Campaign, Claim, Ending, HostId, Question, Seq};
 
 /// A claim is renewed so often; it holds for three times as long.
 const RENEWAL: Duration = Duration::from_secs(5);
@@ -284,13 +284,13 @@ async fn collect(api: &Api, campaign: &Campaign) -> Result<Answers, ApiError> {
     let node = format!("{}/request/{}", api.parts.node, campaign.id);
     let deadline = Instant::now() + api.settings.sync_period;
     let mut renewal = interval(RENEWAL);
-    let targets = &campaign.question.targets;
+    let Question { targets, teams, .. } = &campaign.question;
     let mut expected = targets.len();
     let mut departures = api.parts.catalog.departures();
     while log.last().0 < expected {
         tokio::select! {
             _ = departures.changed() => {
-                let departed = api.parts.catalog.departed(campaign.id, targets).await?;
+                let departed = api.parts.catalog.departed(campaign.id, targets, teams).await?;
                 expected = targets.len() - departed.len();
             }
             () = bell.rung() => {}

@@ -14,6 +14,7 @@ use crate::auth::{self, Auth, FirstStart, Presets, bootstrap};
 use crate::catalog::{Catalog, builtin};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Logs, Settings, StoreUrl, TlsFiles};
+use crate::limits;
 use crate::limits::account::Account;
 use crate::net::tls::{self, Tls};
 use crate::net::{self, TrustedProxies};
@@ -21,9 +22,7 @@ use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::viewers::Viewers;
 
-/// One file of osquery's logs; then the next is begun.
-const OSQUERY_LOG_BYTES_MAX: u64 = 256 << 20;
-/// So many of them are kept of each kind.
+/// So many full files of osquery's logs there may be of each kind beside the one that is written.
 const OSQUERY_LOGS_KEPT: u32 = 4;
 
 /// The self-signed certificate in the data directory.
@@ -163,7 +162,7 @@ fn agents(
     let sink = match settings.osquery_logs {
         Logs::File => SinkSettings::Files {
             directory: settings.data_dir.clone(),
-            bytes_max: OSQUERY_LOG_BYTES_MAX,
+            bytes_max: settings.osquery_log_bytes / u64::from(OSQUERY_LOGS_KEPT + 1),
             kept: OSQUERY_LOGS_KEPT,
         },
         Logs::Stdout => SinkSettings::Stdout,
@@ -173,6 +172,8 @@ fn agents(
     let sink = LogSink::open(&sink, tasks).context("cannot write osquery's logs")?;
     let mut agents = agents::Settings {
         trusted_proxies: proxies.clone(),
+        enrolments: limits::enrolments(settings.hosts.enroll_rate),
+        hosts_max: settings.hosts.max,
         ..agents::Settings::default()
     };
     agents.body.account = bodies.clone();

@@ -211,12 +211,18 @@ pub struct Team {
 pub struct Host {
     /// Number, dense from 1.
     pub id: HostId,
-    /// What the agent identifies itself by; unique.
+    /// What the agent identifies itself by.
     pub identifier: String,
+    /// Tells apart machines that identify themselves alike: 0 for the first of them, unique beside the identifier.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub twin: u32,
     /// SHA-256 of its node key, 64 hex digits.
     pub node_key_hash: String,
-    /// The team whose secret it enrolled with.
+    /// The team it is in: first the one whose secret it enrolled with, then where it was transferred.
     pub team: Option<TeamId>,
+    /// The team whose secret it enrolled with, 0 for the global one; none in records from before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<TeamId>,
     /// Seconds since the epoch.
     pub enrolled_at: u64,
     /// Seconds since the epoch of the last detail answers; 0 before the first.
@@ -282,6 +288,11 @@ pub struct HostDetails {
     pub primary_ip: String,
     /// Its hardware address.
     pub primary_mac: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Host {

@@ -15,13 +15,15 @@ use crate::store::Revision;
 pub struct Hosts {
     by_id: Vec<Option<(Arc<Host>, Revision)>>,
     by_node_key: HashMap<[u8; 32], HostId>,
-    by_identifier: HashMap<String, HostId>,
+    /// Identifiers as agents give them; machines that give the same are told apart by [`Host::twin`].
+    by_identifier: HashMap<String, SmallVec<[HostId; 1]>>,
     /// Lower-case hostname, UUID and serial number; names need not be unique.
     by_name: HashMap<String, SmallVec<[HostId; 1]>>,
     all: RoaringBitmap,
     /// Team 0 is "no team".
     by_team: HashMap<TeamId, RoaringBitmap>,
     by_label: HashMap<LabelId, RoaringBitmap>,
+    departures: u64,
 }
 
 impl Hosts {
@@ -43,28 +45,30 @@ impl Hosts {
         self.by_node_key.get(hash).and_then(|id| self.get(*id))
     }
 
-    /// The host that identifies itself by this.
-    #[must_use]
-    pub fn by_identifier(&self, identifier: &str) -> Option<&Arc<Host>> {
-        self.by_identifier
-            .get(identifier)
-            .and_then(|id| self.get(*id))
+    /// The hosts that identify themselves by this, oldest first.
+    pub fn by_identifier(&self, identifier: &str) -> impl Iterator<Item = &Arc<Host>> {
+        let ids = self.by_identifier.get(identifier);
+        ids.into_iter().flatten().filter_map(|id| self.get(*id))
     }
 
-    /// The hosts with this hostname, UUID, serial number or identifier; case does not matter for the first three.
+    /// The hosts with this identifier, then those with this hostname, UUID or serial number, where case does not
+    /// matter; of each the oldest first. A host may call itself what it likes, its identifier is its own.
     #[must_use]
     pub fn named(&self, name: &str) -> SmallVec<[HostId; 1]> {
-        let mut found = self
-            .by_name
-            .get(&name.to_lowercase())
-            .cloned()
-            .unwrap_or_default();
-        if let Some(id) = self.by_identifier.get(name)
-            && !found.contains(id)
-        {
-            found.push(*id);
+        let mut found = self.by_identifier.get(name).cloned().unwrap_or_default();
+        let others = self.by_name.get(&name.to_lowercase());
+        for id in others.into_iter().flatten() {
+            if !found.contains(id) {
+                found.push(*id);
+            }
         }
         found
+    }
+
+    /// How often hosts were deleted or have changed their team.
+    #[must_use]
+    pub const fn departures(&self) -> u64 {
+        self.departures
     }
 
     /// All hosts, as raw numbers.
@@ -108,7 +112,10 @@ impl Hosts {
         }
         let before = self.by_id[slot].take();
         match &before {
-            Some((before, _)) => self.unindex(before, Some(&host)),
+            Some((before, _)) => {
+                self.departures += u64::from(before.team != host.team);
+                self.unindex(before, Some(&host));
+            }
             None => {
                 self.all.insert(host.id.0);
             }
@@ -122,6 +129,7 @@ impl Hosts {
         let Some((host, _)) = self.by_id.get_mut(id.0 as usize).and_then(Option::take) else {
             return;
         };
+        self.departures += 1;
         self.all.remove(id.0);
         self.unindex(&host, None);
     }
@@ -144,12 +152,13 @@ impl Hosts {
             self.by_node_key.insert(hash, id);
         }
         if before.is_none_or(|before| before.identifier != host.identifier) {
-            self.by_identifier.insert(host.identifier.clone(), id);
+            let ids = self.by_identifier.entry(host.identifier.clone());
+            insert(ids.or_default(), id);
         }
         let had = before.map(names).unwrap_or_default();
         for name in names(host) {
             if !had.contains(&name) {
-                self.by_name.entry(name).or_default().push(id);
+                insert(self.by_name.entry(name).or_default(), id);
             }
         }
         self.by_team
@@ -170,20 +179,13 @@ impl Hosts {
         {
             self.by_node_key.remove(&hash);
         }
-        if after.is_none_or(|after| after.identifier != host.identifier)
-            && self.by_identifier.get(&host.identifier) == Some(&id)
-        {
-            self.by_identifier.remove(&host.identifier);
+        if after.is_none_or(|after| after.identifier != host.identifier) {
+            remove(&mut self.by_identifier, &host.identifier, id);
         }
         let keeps = after.map(names).unwrap_or_default();
         for name in names(host) {
-            if !keeps.contains(&name)
-                && let Some(ids) = self.by_name.get_mut(&name)
-            {
-                ids.retain(|other| *other != id);
-                if ids.is_empty() {
-                    self.by_name.remove(&name);
-                }
+            if !keeps.contains(&name) {
+                remove(&mut self.by_name, &name, id);
             }
         }
         if after.is_none_or(|after| after.team != host.team)
@@ -197,6 +199,22 @@ impl Hosts {
             {
                 hosts.remove(id.0);
             }
+        }
+    }
+}
+
+/// Keeps the oldest first.
+fn insert(ids: &mut SmallVec<[HostId; 1]>, id: HostId) {
+    if let Err(at) = ids.binary_search(&id) {
+        ids.insert(at, id);
+    }
+}
+
+fn remove(index: &mut HashMap<String, SmallVec<[HostId; 1]>>, name: &str, id: HostId) {
+    if let Some(ids) = index.get_mut(name) {
+        ids.retain(|other| *other != id);
+        if ids.is_empty() {
+            index.remove(name);
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod presence;
 mod put_back;
 pub mod record;
 pub mod state;
+pub mod trail;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -50,11 +51,6 @@ impl Edit {
             }
             Self::Delete(kind, _) => [record::kind::USER, record::kind::TOKEN].contains(kind),
         }
-    }
-
-    /// Whether a host is gone by it.
-    fn is_a_departure(&self) -> bool {
-        matches!(self, Self::Delete(record::kind::HOST, _))
     }
 
     /// Whether it can be told from a later commit's by what is there.
@@ -200,19 +196,19 @@ impl Catalog {
             let mut state = self.write();
             // Somebody else may have been told more meanwhile.
             let known = state.applied.upto();
-            let (mut people, mut departures) = (false, false);
+            let (mut people, departures) = (false, state.hosts.departures());
             for stored in changes.iter().filter(|stored| stored.revision > known) {
                 apply(&mut state, &self.presence, stored)?;
                 people |= stored.kind == record::kind::USER
                     || (stored.kind == record::kind::TOKEN && stored.value.is_none());
-                departures |= stored.kind == record::kind::HOST && stored.value.is_none();
             }
             state.applied.reach(last);
+            let departed = state.hosts.departures() != departures;
             drop(state);
             if people {
                 self.people.send_replace(());
             }
-            if departures {
+            if departed {
                 self.departures.send_replace(());
             }
         }
@@ -268,9 +264,7 @@ impl Catalog {
             // Whoever looks now waits for the lock.
             self.people.send_replace(());
         }
-        if edits.iter().any(Edit::is_a_departure) {
-            self.departures.send_replace(());
-        }
+        let departures = state.hosts.departures();
         for edit in edits {
             match edit {
                 Edit::Put(entity) | Edit::Create(entity) | Edit::Overwrite(entity) => {
@@ -282,6 +276,9 @@ impl Catalog {
                 }
                 Edit::Delete(kind, key) => state.delete(kind, &key),
             }
+        }
+        if state.hosts.departures() != departures {
+            self.departures.send_replace(());
         }
         state.applied.add(revision)
     }

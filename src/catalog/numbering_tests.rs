@@ -112,7 +112,7 @@ async fn a_catalog_of_before_is_moved_once_with_all_that_refers_to_it() {
         catalog.catch_up().await.unwrap();
         assert_eq!(numbered(catalog), expected);
         let state = catalog.read();
-        let host = state.hosts.by_identifier("i").unwrap();
+        let host = state.hosts.by_identifier("i").next().unwrap();
         assert_eq!(host.labels, [8, 12, 14, 16].map(LabelId));
         for (id, name) in [(8, "Ubuntu Linux"), (16, "yours")] {
             let label = state.label(name).unwrap();
@@ -129,7 +129,7 @@ async fn a_catalog_of_before_is_moved_once_with_all_that_refers_to_it() {
     assert!(one.reserve(kind::LABEL, 1).await.unwrap() >= 17);
     // Written anew, it is not moved again.
     let put = |state: &State| {
-        let host = state.hosts.by_identifier("i").unwrap();
+        let host = state.hosts.by_identifier("i").next().unwrap();
         let host = Entity::Host(Box::new(crate::catalog::entity::Host::clone(host)));
         Ok::<_, ()>((vec![Edit::Put(host)], ()))
     };
@@ -137,7 +137,7 @@ async fn a_catalog_of_before_is_moved_once_with_all_that_refers_to_it() {
     let reread = Catalog::load(store).await.unwrap();
     let state = reread.read();
     assert_eq!(
-        state.hosts.by_identifier("i").unwrap().labels,
+        state.hosts.by_identifier("i").next().unwrap().labels,
         [8, 12, 14, 16].map(LabelId)
     );
 }

@@ -51,7 +51,7 @@ fn records(state: &State) -> Vec<Stored> {
     for host in state.hosts.iter() {
         entities.push(Entity::Host(Box::new(Host::clone(host))));
         let number = u64::from(host.id.0);
-        entities.push(Entity::Name(host_name(&host.identifier), number));
+        entities.push(Entity::Name(host_name(host), number));
     }
     let upto = state.applied.upto();
     entities

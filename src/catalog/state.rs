@@ -7,8 +7,8 @@ use roaring::RoaringBitmap;
 
 use super::applied::Applied;
 use super::entity::{
-    Activity, AppConfig, EnrollSecret, Entity, Label, Membership, Pack, Query, Role, Team, Token,
-    User,
+    Activity, AppConfig, EnrollSecret, Entity, Host, Label, Membership, Pack, Query, Role, Team,
+    Token, User,
 };
 use super::hosts::Hosts;
 use super::record::{APP_KEY, kind};
@@ -245,10 +245,15 @@ pub const ALL_HOSTS: &str = "All Hosts";
 
 const HOST_NAME: &str = "host/";
 
-/// The unique name of a host's identifier.
+/// The unique name of a host's identifier, and of which of those that have it.
 #[must_use]
-pub fn host_name(identifier: &str) -> String {
-    format!("{HOST_NAME}{identifier}")
+pub fn host_name(host: &Host) -> String {
+    let identifier = &host.identifier;
+    match host.twin {
+        0 => format!("{HOST_NAME}{identifier}"),
+        // No identifier has a line break.
+        twin => format!("{HOST_NAME}{identifier}\n{twin}"),
+    }
 }
 
 /// The unique name of a user's address.

@@ -16,6 +16,8 @@ fn host(id: u32, name: &str) -> Host {
         identifier: format!("ident-{id}"),
         node_key_hash: format!("{id:064x}"),
         team: None,
+        twin: 0,
+        home: None,
         enrolled_at: 1_000,
         detailed_at: 0,
         labelled_at: 0,
@@ -71,7 +73,10 @@ fn a_host_is_found_by_all_its_names_and_by_none_of_its_old_ones() {
             .is_some_and(|hosts| hosts.contains(1))
     );
     state.delete(record::kind::HOST, "1");
-    assert!(state.hosts.named("db-1").is_empty() && state.hosts.by_identifier("ident-1").is_none());
+    assert!(
+        state.hosts.named("db-1").is_empty()
+            && state.hosts.by_identifier("ident-1").next().is_none()
+    );
     assert!(
         state
             .hosts

@@ -9,8 +9,9 @@ use ipnet::IpNet;
 
 use super::origin;
 use super::raw::Raw;
-use super::{Logs, Node, Presets, Settings, StoreUrl, TlsFiles};
+use super::{Hosts, Logs, Node, Presets, Settings, StoreUrl, TlsFiles};
 use crate::auth::user;
+use crate::limits;
 use crate::results::Rules;
 use crate::telemetry::logging;
 use crate::transport::relay::record;
@@ -57,9 +58,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
     Settings {
         listen: faults.parse("listen", &text(raw.listen, "127.0.0.1:8080")),
         store: faults.store(&text(raw.store, "embedded")),
-        data_dir: raw
-            .data_dir
-            .unwrap_or_else(|| PathBuf::from("answerback-data")),
+        data_dir: raw.data_dir.unwrap_or_else(|| "answerback-data".into()),
         demo: raw.demo.unwrap_or(0),
         tls: faults.tls(
             raw.tls_cert,
@@ -93,7 +92,8 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
             .map_or(Duration::from_secs(25), Duration::from_secs),
         creator_only: raw.creator_only.unwrap_or(false),
         accept_eviction: raw.accept_eviction.unwrap_or(false),
-        log_bytes_max: faults.least("log-mib", raw.log_mib.unwrap_or(128), 1) << 20,
+        log_bytes_max: faults.mib("log-mib", raw.log_mib, 128),
+        hosts: faults.hosts(raw.hosts, raw.enroll_rate),
         fsync: faults.one_of("fsync", raw.fsync, &[("never", false), ("always", true)]),
         sockjs_response_limit: faults.least(
             "sockjs-response-limit",
@@ -104,6 +104,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
         sockjs_url: raw.sockjs_url.map(|url| faults.page_url("sockjs-url", url)),
         origins: raw.origins.map(|origins| faults.origins(&origins)),
         osquery_logs: faults.one_of("osquery-logs", raw.osquery_logs, &SINKS),
+        osquery_log_bytes: faults.mib("osquery-log-mib", raw.osquery_log_mib, 1280) as u64,
         connections: faults.least("connections", raw.connections.unwrap_or(50_000), 1),
         drain: Duration::from_secs(raw.drain_s.unwrap_or(0)),
         log: faults.log(
@@ -284,7 +285,21 @@ impl Collected {
         typed
     }
 
-    fn least(&mut self, flag: &str, value: usize, least: usize) -> usize {
+    fn hosts(&mut self, hosts: Option<usize>, rate: Option<u32>) -> Hosts {
+        let rate = rate.unwrap_or(limits::ENROLMENTS_PER_SECOND);
+        Hosts {
+            max: self.least("hosts", hosts.unwrap_or(limits::HOSTS), 1) as u64,
+            enroll_rate: self.least("enroll-rate", rate, 1),
+        }
+    }
+
+    /// Bytes, from MiB; at least one.
+    fn mib(&mut self, name: &str, mib: Option<usize>, default: usize) -> usize {
+        self.least(name, mib.unwrap_or(default), 1)
+            .saturating_mul(1 << 20)
+    }
+
+    fn least<T: PartialOrd + Display>(&mut self, flag: &str, value: T, least: T) -> T {
         if value < least {
             self.add(flag, format!("{value} is less than {least}"));
         }

@@ -44,6 +44,8 @@ pub struct Settings {
     pub accept_eviction: bool,
     /// Bytes of memory for each campaign's log.
     pub log_bytes_max: usize,
+    /// How many hosts there may be, and how soon.
+    pub hosts: Hosts,
     /// Whether each batch of answers is synced to the disk.
     pub fsync: bool,
     /// Bytes of a SockJS streaming response.
@@ -56,6 +58,8 @@ pub struct Settings {
     pub origins: Option<Vec<String>>,
     /// Where osquery's logs go.
     pub osquery_logs: Logs,
+    /// Bytes of the files of each kind of osquery's logs.
+    pub osquery_log_bytes: u64,
     /// Connections alive at once.
     pub connections: usize,
     /// Over how long a stop spreads its goodbyes.
@@ -75,6 +79,15 @@ pub struct Presets {
     pub api_token: Option<String>,
     /// The first enroll secret.
     pub enroll_secret: Option<String>,
+}
+
+/// How many hosts there may be, and how soon.
+#[derive(Clone, Copy, Debug)]
+pub struct Hosts {
+    /// In all.
+    pub max: u64,
+    /// Enrolments a second with one secret from one address.
+    pub enroll_rate: u32,
 }
 
 /// One node among many.

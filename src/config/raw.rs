@@ -122,6 +122,13 @@ pub struct Raw {
     /// MiB of memory for each campaign's results; older ones are read back from the store [default: 128]
     #[arg(long, env = "ANSWERBACK_LOG_MIB", value_name = "MIB")]
     pub log_mib: Option<usize>,
+    /// Hosts that may enroll in all; more are refused [default: 250000]
+    #[arg(long, env = "ANSWERBACK_HOSTS", value_name = "HOSTS")]
+    pub hosts: Option<usize>,
+    /// Hosts a second that may enroll with one secret from one address, and a hundred times as many at once after a rest
+    /// [default: 100]
+    #[arg(long, env = "ANSWERBACK_ENROLL_RATE", value_name = "HOSTS")]
+    pub enroll_rate: Option<u32>,
     /// `never` (results survive the process) or `always` (and the machine) [default: never]
     #[arg(long, env = "ANSWERBACK_FSYNC", value_name = "WHEN")]
     pub fsync: Option<String>,
@@ -147,6 +154,10 @@ pub struct Raw {
     /// Where osquery's status and result logs go: `file` (in the data directory), `stdout` or `none` [default: file]
     #[arg(long, env = "ANSWERBACK_OSQUERY_LOGS", value_name = "SINK")]
     pub osquery_logs: Option<String>,
+    /// MiB that files of osquery's results may take, and those of its status lines. When they are full, hosts keep
+    /// their lines until files are moved away [default: 1280]
+    #[arg(long, env = "ANSWERBACK_OSQUERY_LOG_MIB", value_name = "MIB")]
+    pub osquery_log_mib: Option<usize>,
     /// Connections alive at once [default: 50000]
     #[arg(long, env = "ANSWERBACK_CONNECTIONS", value_name = "N")]
     pub connections: Option<usize>,
@@ -177,8 +188,8 @@ impl Raw {
             listen data_dir store demo tls_cert tls_key tls_self_signed tls_names insecure_http trusted_proxies
             admin_email admin_password api_token enroll_secret node advertise node_secret unclaimed_s
             resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only accept_eviction log_mib
-            fsync
-            sockjs_response_limit heartbeat_s sockjs_url origins osquery_logs connections drain_s log log_format
+            hosts enroll_rate fsync
+            sockjs_response_limit heartbeat_s sockjs_url origins osquery_logs osquery_log_mib connections drain_s log log_format
         )
     }
 

@@ -117,6 +117,38 @@ pub const HASHES_WAITING: usize = 64;
 /// Failed enrolments of one address. A wrong secret in a deployment makes a whole site fail.
 pub const FAILED_ENROLMENTS_RATE: Allowance = per_second(5, 100);
 
+/// Hosts that enroll with one good secret from one address, a second, unless `--enroll-rate` says otherwise: osquery
+/// tries for eleven minutes.
+pub const ENROLMENTS_PER_SECOND: u32 = 100;
+
+/// Enrolments at once, in seconds of their rate: ten thousand by default, which is what most sites have.
+const ENROLMENTS_BURST_S: u32 = 100;
+
+/// So many a second, and so many at once after a rest.
+#[must_use]
+pub const fn enrolments(rate: u32) -> Allowance {
+    per_second(rate, rate.saturating_mul(ENROLMENTS_BURST_S))
+}
+
+/// Hosts in all, unless `--hosts` says otherwise. A host takes about 1.5 KiB of memory.
+pub const HOSTS: usize = 250_000;
+
+/// Enrolments of one host: a few at once, since an answer may get lost, then one a minute.
+pub const ENROLMENTS_OF_A_HOST: Allowance = Allowance {
+    burst: at_least_one(5),
+    every: Duration::from_secs(60),
+};
+
+/// KiB of osquery's log of one host: two of the largest bodies at once, then 64 KiB a second, which is 5 GB a day.
+pub const LOG_KIB_OF_A_HOST: Allowance = per_second(64, 32 * 1024);
+
+/// Acts of agents that the audit trail takes in, of each kind: so many at once, then one a minute, lest they drive out
+/// what people did.
+pub const AGENTS_ACTS: Allowance = Allowance {
+    burst: at_least_one(20),
+    every: Duration::from_secs(60),
+};
+
 const fn per_second(rate: u32, burst: u32) -> Allowance {
     Allowance {
         burst: at_least_one(burst),

@@ -42,6 +42,7 @@ pub struct Rate<K: Hash + Eq + Clone> {
     look: RateLimiter<K, Look<K>, Hands, NoOpMiddleware<Nanos>>,
     table: Arc<Table<K>>,
     hands: Hands,
+    burst: NonZeroU32,
     /// How long a key takes to rest fully.
     rest: Duration,
     swept_at: AtomicU64,
@@ -68,6 +69,7 @@ impl<K: Hash + Eq + Clone> Rate<K> {
             look: RateLimiter::new(quota, Look(Arc::clone(&table)), hands.clone()),
             table,
             hands,
+            burst: allowance.burst,
             rest: every.saturating_mul(allowance.burst.get()),
             swept_at: AtomicU64::new(0),
         }
@@ -84,6 +86,23 @@ impl<K: Hash + Eq + Clone> Rate<K> {
         self.spend
             .check_key(key)
             .map_err(|until| Wait(until.wait_time_from(self.hands.now())))
+    }
+
+    /// Takes `count` of `key`'s allowance together; more than the whole burst count as the burst.
+    ///
+    /// # Errors
+    /// [`Wait`] if there are not so many left; nothing is taken then.
+    pub fn take_many(&self, key: &K, count: u32) -> Result<(), Wait> {
+        let Some(count) = NonZeroU32::new(count.min(self.burst.get())) else {
+            return Ok(());
+        };
+        if self.table.count.load(Ordering::Relaxed) >= self.table.keys_max {
+            self.sweep();
+        }
+        match self.spend.check_key_n(key, count) {
+            Ok(taken) => taken.map_err(|until| Wait(until.wait_time_from(self.hands.now()))),
+            Err(_) => Err(Wait(self.rest)),
+        }
     }
 
     /// Whether [`Rate::take`] would succeed, taking nothing: for limits on failures, which are known
@@ -304,6 +323,23 @@ mod tests {
         clock.advance(Duration::from_millis(500));
         assert_eq!(rate.take(&1), Ok(()));
         assert!(rate.take(&1).is_err());
+    }
+
+    #[test]
+    fn many_are_taken_together_or_not_at_all() {
+        let (rate, clock) = rate(10, 500, 10);
+        assert_eq!(
+            (rate.take_many(&1, 0), rate.take_many(&1, 7)),
+            (Ok(()), Ok(()))
+        );
+        assert_eq!(rate.take_many(&1, 5), Err(Wait(Duration::from_secs(1))));
+        assert_eq!(rate.take_many(&1, 3), Ok(()));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(
+            rate.take_many(&1, u32::MAX),
+            Ok(()),
+            "as many as there ever are"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use crate::results::{CampaignId, HostId};
+use crate::results::{CampaignId, HostId, TeamId};
 
 /// Up to this many targets a campaign is indexed by host; above, each check-in looks into its bitmap.
 /// (Fleet's threshold for its reverse index is 1,000 too: spec fleet-live-query, 3.1.)
@@ -23,6 +23,16 @@ pub struct ActiveCampaign {
     pub sql: String,
     /// Who runs it, as raw [`HostId`]s.
     pub targets: Arc<RoaringBitmap>,
+    /// The teams that were asked, see [`Question::teams`](crate::results::Question::teams).
+    pub teams: Vec<Option<TeamId>>,
+}
+
+impl ActiveCampaign {
+    /// Whether a target of this team is asked: one that was moved to a team that was not asked is not.
+    #[must_use]
+    pub fn asks(&self, team: Option<TeamId>) -> bool {
+        self.teams.is_empty() || self.teams.contains(&team)
+    }
 }
 
 /// The campaigns that are waiting or running.
@@ -145,6 +155,7 @@ mod tests {
             id: CampaignId(id),
             sql: "select 1".into(),
             targets,
+            teams: Vec::new(),
         }
     }
 

@@ -148,12 +148,14 @@ impl Watch {
 
     /// Finds out which targets were deleted; true if that is news. [`Watch::look`] counts without them from then on.
     pub(super) async fn miss(&self, catalog: &Catalog) -> Result<bool, StoreError> {
-        let gone = catalog.gone(&self.targets);
+        let gone = catalog.gone(&self.targets, &self.teams);
         if lock(&self.departed).gone == gone {
             return Ok(false);
         }
-        let unanswered = catalog.departed(self.id(), &self.targets).await?;
-        let gone = catalog.gone(&self.targets);
+        let unanswered = catalog
+            .departed(self.id(), &self.targets, &self.teams)
+            .await?;
+        let gone = catalog.gone(&self.targets, &self.teams);
         *lock(&self.departed) = Departed { gone, unanswered };
         Ok(true)
     }

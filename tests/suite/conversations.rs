@@ -33,6 +33,8 @@ fn host(id: u32) -> Host {
         identifier: format!("host {id}"),
         node_key_hash: format!("{id:064x}"),
         team: None,
+        twin: 0,
+        home: None,
         enrolled_at: START.secs(),
         detailed_at: 0,
         labelled_at: 0,

@@ -1,9 +1,13 @@
-//! A log file that is set aside when it has grown enough.
+//! A log file that is set aside when it has grown enough, and takes no more when enough files have been.
 
 use std::fs::{File, OpenOptions, metadata, rename};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+/// What is to be done when no more is taken.
+const FULL: &str = "the files of osquery's logs take as much as they may: move away those that were set aside (.1, .2, \
+                    ...), or raise --osquery-log-mib";
 
 /// An append-only file, and its set-aside predecessors `.1` (the newest), `.2`, ...
 #[derive(Debug)]
@@ -32,6 +36,9 @@ impl Rotating {
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         self.follow_name()?;
         if self.bytes >= self.bytes_max {
+            if self.is_full()? {
+                return Err(io::Error::new(ErrorKind::StorageFull, FULL));
+            }
             self.set_aside()?;
         }
         self.file.write_all(lines)?;
@@ -58,19 +65,27 @@ impl Rotating {
         Ok(())
     }
 
-    /// Moves each file one on, over the oldest, and begins a new one.
-    fn set_aside(&mut self) -> io::Result<()> {
-        for age in (1..self.kept).rev() {
-            match rename(self.aged(age), self.aged(age + 1)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
+    /// Whether there are as many set-aside files as there may be. What was acknowledged is not deleted: whoever has
+    /// use for it moves it away.
+    fn is_full(&self) -> io::Result<bool> {
+        for age in 1..=self.kept {
+            if !self.aged(age).try_exists()? {
+                return Ok(false);
             }
         }
-        if self.kept > 0 {
-            rename(&self.path, self.aged(1))?;
-        } else {
-            self.file.set_len(0)?;
+        Ok(true)
+    }
+
+    /// Moves each file one on, up to the first that is missing, and begins a new one.
+    fn set_aside(&mut self) -> io::Result<()> {
+        let mut free = 1;
+        while free < self.kept && self.aged(free).try_exists()? {
+            free += 1;
         }
+        for age in (1..free).rev() {
+            rename(self.aged(age), self.aged(age + 1))?;
+        }
+        rename(&self.path, self.aged(1))?;
         self.file = append_to(&self.path)?;
         self.bytes = 0;
         Ok(())
@@ -122,17 +137,25 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_is_set_aside_and_the_oldest_is_dropped() {
+    fn a_full_file_is_set_aside_and_nothing_is_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.log");
         let mut file = Rotating::open(path.clone(), 4, 2).unwrap();
-        for line in ["one\n", "two\n", "three\n", "four\n"] {
+        for line in ["one\n", "two\n", "three\n"] {
             file.write(line.as_bytes()).unwrap();
         }
+        let error = file.write(b"four\n").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
         let read = |name: &str| std::fs::read_to_string(directory.path().join(name));
+        assert_eq!(read("x.log").unwrap(), "three\n");
+        assert_eq!(read("x.log.1").unwrap(), "two\n");
+        assert_eq!(read("x.log.2").unwrap(), "one\n");
+        // Somebody has taken one away: there is room again.
+        std::fs::remove_file(directory.path().join("x.log.1")).unwrap();
+        file.write(b"four\n").unwrap();
         assert_eq!(read("x.log").unwrap(), "four\n");
         assert_eq!(read("x.log.1").unwrap(), "three\n");
-        assert_eq!(read("x.log.2").unwrap(), "two\n");
+        assert_eq!(read("x.log.2").unwrap(), "one\n");
         assert!(read("x.log.3").is_err());
         drop(file);
         let mut again = Rotating::open(path, 100, 2).unwrap();

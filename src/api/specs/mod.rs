@@ -15,6 +15,7 @@ use super::call::{Call, object};
 use super::error::{ApiError, Fault};
 use super::wire::campaign::or_default;
 use crate::store::Kind;
+use crate::text::is_hidden;
 
 /// Items of one document.
 const SPECS_MAX: usize = 10_000;
@@ -107,8 +108,8 @@ pub(super) fn name_fault(field: &str, name: &str) -> Option<Fault> {
         "must not be empty"
     } else if name.chars().count() > NAME_CHARS_MAX {
         "must not be longer than 255 characters"
-    } else if name.chars().any(char::is_control) {
-        "must not hold control characters"
+    } else if name.chars().any(is_hidden) {
+        "must not hold control characters or characters that do not show"
     } else {
         return None;
     };

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::text::is_hidden;
+
 /// Gathers rows and lays them out.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -123,10 +125,9 @@ fn width(text: &str) -> usize {
 
 /// Control characters and marks that turn the writing direction are shown and not obeyed: hosts are not trusted.
 fn printable(text: &str) -> String {
-    let turns = |at: char| matches!(at, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars()
         .flat_map(|at| {
-            if at.is_control() || turns(at) {
+            if is_hidden(at) {
                 at.escape_default().collect()
             } else {
                 vec![at]

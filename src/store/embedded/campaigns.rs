@@ -96,6 +96,7 @@ impl Campaigns {
                 id: campaign.id,
                 sql: campaign.question.sql,
                 targets: campaign.question.targets,
+                teams: campaign.question.teams,
             });
         }
         self.schedule(&live);

@@ -50,6 +50,11 @@ pub(super) struct Bed {
 impl Bed {
     /// A node on a fresh store, with builtin labels and [`SECRET`].
     pub(super) async fn new() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    /// A node with settings of its own.
+    pub(super) async fn with(agents: Settings) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let settings = answerback::store::embedded::Settings {
             dir: dir.path().join("data"),
@@ -61,7 +66,7 @@ impl Bed {
         };
         let store = EmbeddedStore::open(settings, START).await.unwrap();
         let store = Arc::new(Faulty::new(store));
-        let bed = Self::node(store, Clock::manual(START), dir).await;
+        let bed = Self::node(store, Clock::manual(START), dir, agents).await;
         builtin::furnish(&bed.catalog, START).await.unwrap();
         bed.add_secret(SECRET, None).await;
         bed
@@ -73,11 +78,12 @@ impl Bed {
             Arc::clone(&self.store),
             self.clock.clone(),
             Arc::clone(&self.dir),
+            Settings::default(),
         )
         .await
     }
 
-    async fn node(store: Arc<Faulty>, clock: Clock, dir: Arc<TempDir>) -> Self {
+    async fn node(store: Arc<Faulty>, clock: Clock, dir: Arc<TempDir>, agents: Settings) -> Self {
         let shared = Arc::clone(&store) as Arc<dyn Store>;
         let catalog = Arc::new(Catalog::load(Arc::clone(&shared)).await.unwrap());
         let sink = SinkSettings::Files {
@@ -86,13 +92,7 @@ impl Bed {
             kept: 1,
         };
         let sink = LogSink::open(&sink, &TaskTracker::new()).unwrap();
-        let agents = Agents::new(
-            Arc::clone(&catalog),
-            shared,
-            clock.clone(),
-            Settings::default(),
-            sink,
-        );
+        let agents = Agents::new(Arc::clone(&catalog), shared, clock.clone(), agents, sink);
         let settings = net::Settings::default();
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), &settings).unwrap();
         let address = listener.local_address().unwrap();
@@ -253,7 +253,11 @@ impl Agent<'_> {
     /// Its record.
     pub(super) fn host(&self) -> Arc<Host> {
         let state = self.bed.catalog.read();
-        Arc::clone(state.hosts.by_identifier(&self.name).unwrap())
+        let hash = answerback::auth::agent::hash(&self.node_key).unwrap();
+        let same = state.hosts.by_node_key(&hash);
+        // Its key may have died.
+        let host = same.or_else(|| state.hosts.by_identifier(&self.name).next());
+        Arc::clone(host.unwrap())
     }
 
     pub(super) fn id(&self) -> HostId {

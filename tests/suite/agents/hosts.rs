@@ -176,7 +176,7 @@ async fn a_new_host_is_asked_about_itself_and_its_labels_and_then_hourly() {
         "its platform is known now"
     );
     let state = bed.catalog.read();
-    let host = state.hosts.by_identifier("bare").unwrap();
+    let host = state.hosts.by_identifier("bare").next().unwrap();
     assert_eq!(host.labels, [LabelId(8), LabelId(12)]);
     assert_eq!((host.hostname(), host.display_name()), ("bare", "Bare"));
 }
@@ -441,9 +441,12 @@ async fn logs_are_in_their_files_line_by_line() {
     assert_eq!(log("status", json!([])).await, (200, json!({})));
     assert_eq!(
         bed.file("osquery_result.log"),
-        "{\"name\":\"a\\nb\"}\n{\"name\":\"c\"}\n"
+        "{\"name\":\"a\\nb\",\"answerback_host_id\":1}\n{\"name\":\"c\",\"answerback_host_id\":1}\n"
     );
-    assert_eq!(bed.file("osquery_status.log"), "{\"line\":1}\n");
+    assert_eq!(
+        bed.file("osquery_status.log"),
+        "{\"line\":1,\"answerback_host_id\":1}\n"
+    );
     // What no second try would mend is not asked for again.
     assert_eq!(log("carve", json!([])).await, (200, json!({})));
     assert_eq!(log("result", json!({})).await, (200, json!({})));

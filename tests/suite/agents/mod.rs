@@ -4,4 +4,5 @@ mod bed;
 mod campaigns;
 mod faulty;
 mod hosts;
+mod identity;
 mod refusals;

@@ -354,6 +354,8 @@ async fn an_enrolment_needs_a_secret_and_an_identifier() {
         json!({ "enroll_secret": SECRET }),
         json!({ "enroll_secret": SECRET, "host_identifier": "  " }),
         json!({ "enroll_secret": SECRET, "host_identifier": "x".repeat(256) }),
+        json!({ "enroll_secret": SECRET, "host_identifier": "a\u{1b}[2J" }),
+        json!({ "enroll_secret": SECRET, "host_identifier": "web\u{202e}1" }),
     ] {
         let (status, said) = bed.post("enroll", &body).await;
         assert_eq!(status, 401, "{said}");
@@ -369,6 +371,7 @@ async fn an_enrolment_needs_a_secret_and_an_identifier() {
             .read()
             .hosts
             .by_identifier("a")
+            .next()
             .unwrap()
             .details
             .uuid,

@@ -275,6 +275,8 @@ impl Server {
             identifier: format!("identifier-{name}"),
             node_key_hash: format!("{id:064x}"),
             team: team.map(TeamId),
+            twin: 0,
+            home: None,
             enrolled_at: START.secs() - 7 * 24 * 3600,
             detailed_at: START.secs(),
             labelled_at: START.secs(),

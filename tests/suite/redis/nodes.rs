@@ -323,14 +323,10 @@ async fn a_thousand_campaigns_leave_no_key_behind() {
     };
     live(10).await;
     let later = start + Duration::from_secs(2 * 24 * 3600);
+    let latest = later + Rules::default().retention;
     let forget = async || {
         while !a.reap(later).await.unwrap().is_empty() {}
-        while !a
-            .reap(later + Rules::default().retention)
-            .await
-            .unwrap()
-            .is_empty()
-        {}
+        while !a.reap(latest).await.unwrap().is_empty() {}
     };
     forget().await;
     let before = server.cli(&["dbsize"]);
@@ -342,8 +338,8 @@ async fn a_thousand_campaigns_leave_no_key_behind() {
         if redis.call('PTTL', key) < 0 then found[#found + 1] = key end end \
         table.sort(found) return found";
     let immortal = server.cli(&["eval", immortal, "0"]);
-    let owned = ["active", "campaigns", "deadlines"].map(|key| format!("ab:{{ctl}}:{key}"));
-    let owned = [&["ab:{cat}:sequences".to_owned()], &owned[..]].concat();
+    let ctl = ["active", "campaigns", "deadlines"].map(|key| format!("ab:{{ctl}}:{key}"));
+    let owned = [&["ab:{cat}:sequences".to_owned()], &ctl[..]].concat();
     assert!(
         immortal.lines().eq(owned),
         "keys without an expiry: {immortal}"
