@@ -133,11 +133,23 @@ impl Agents {
         now: Timestamp,
     ) -> (CampaignId, Result<(), StoreError>) {
         let active = self.store.active();
-        if let Some(campaign) = active.get(id)
-            && !campaign.targets.contains(host.id.0)
-        {
-            count("not_targeted");
-            return (id, Ok(()));
+        match active.get(id) {
+            Some(campaign) if campaign.targets.contains(host.id.0) => {}
+            Some(_) => {
+                count("not_targeted");
+                return (id, Ok(()));
+            }
+            // It has ended, or begun on another node, or was made up: the store knows, and is not to be asked for ever.
+            None if self.strange.take(&host.id).is_err() => {
+                count("unknown");
+                sampled!(
+                    warn,
+                    host = host.id.0,
+                    "a host answers campaigns that are not running"
+                );
+                return (id, Ok(()));
+            }
+            None => {}
         }
         let size = report.rows.map_or(0, |rows| rows.raw().len());
         let (answer, fault) = aside(size, || voice.answer(&report));

@@ -14,6 +14,7 @@ use super::wire::answer::json;
 use super::{Agents, details};
 use crate::catalog::entity::Host;
 use crate::clock::Timestamp;
+use crate::limits::{CHECK_IN_QUERIES, CHECK_IN_SQL_BYTES};
 use crate::results::{CampaignId, HandOut, LabelId};
 use crate::sampled;
 use crate::store::{ActiveCampaign, StoreError};
@@ -101,7 +102,7 @@ impl Agents {
         queries
     }
 
-    /// The campaigns whose query the store gives this host now. A campaign for which the store fails is left out:
+    /// The campaigns whose query the store gives this host now, as many as a reply may hold, the oldest first. A campaign for which the store fails is left out:
     /// the host will ask again.
     async fn live_queries<'a>(
         &self,
@@ -109,17 +110,33 @@ impl Agents {
         campaigns: &'a [Arc<ActiveCampaign>],
         now: Timestamp,
     ) -> Vec<(CampaignId, &'a str)> {
-        let mut replies = FuturesUnordered::new();
-        for campaign in campaigns {
+        let asks = |campaign: &&Arc<ActiveCampaign>| {
             let settled = self.handed.is_settled(campaign.id, host.id, now);
-            if !settled && campaign.asks(host.team) && !campaign.sql.trim().is_empty() {
+            !settled
+                && self.catalog.asks(&campaign.teams, host.team)
+                && !campaign.sql.trim().is_empty()
+        };
+        let mut waiting = campaigns.iter().filter(asks).peekable();
+        let mut replies = FuturesUnordered::new();
+        let mut given = Vec::new();
+        // What is given, and what may be.
+        let (mut queries, mut bytes) = (0, 0);
+        loop {
+            while let Some(campaign) = waiting.next_if(|next| {
+                let fits = bytes + next.sql.len() <= CHECK_IN_SQL_BYTES;
+                queries == 0 || (queries < CHECK_IN_QUERIES && fits)
+            }) {
+                (queries, bytes) = (queries + 1, bytes + campaign.sql.len());
                 replies.push(self.hand_out(campaign, host, now));
             }
-        }
-        let mut given = Vec::new();
-        while let Some((campaign, reply)) = replies.next().await {
+            let Some((campaign, reply)) = replies.next().await else {
+                return given;
+            };
             match reply {
-                Ok(HandOut::Give) => given.push((campaign.id, campaign.sql.as_str())),
+                Ok(HandOut::Give) => {
+                    given.push((campaign.id, campaign.sql.as_str()));
+                    continue;
+                }
                 Ok(reply) => {
                     let active = self.store.active();
                     self.handed.remember(campaign.id, host.id, reply, active);
@@ -129,8 +146,8 @@ impl Agents {
                     sampled!(warn, campaign = campaign.id.0, %error, "a query was not handed out");
                 }
             }
+            (queries, bytes) = (queries - 1, bytes - campaign.sql.len());
         }
-        given
     }
 
     async fn hand_out<'a>(

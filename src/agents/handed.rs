@@ -60,6 +60,7 @@ impl Handed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::UserId;
     use crate::store::ActiveCampaign;
     use std::sync::Arc;
 
@@ -70,6 +71,7 @@ mod tests {
             id: CampaignId(id),
             sql: "select 1".into(),
             targets: Arc::new(RoaringBitmap::from_iter([1u32])),
+            user: UserId(1),
             teams: Vec::new(),
         });
     }

@@ -107,6 +107,8 @@ pub struct Agents {
     cooldown: Rate<HostId>,
     /// How many KiB of osquery's log one host may send.
     log_rate: Rate<HostId>,
+    /// How many answers to campaigns that this node does not know as running one host may send.
+    strange: Rate<HostId>,
     /// How often the trail takes in what agents did, by kind.
     notices: Rate<&'static str>,
     handed: Handed,
@@ -132,6 +134,7 @@ impl Agents {
             enrolments: Rate::new(settings.enrolments, limits::RATE_KEYS, &clock),
             cooldown: Rate::new(limits::ENROLMENTS_OF_A_HOST, limits::RATE_KEYS, &clock),
             log_rate: Rate::new(limits::LOG_KIB_OF_A_HOST, limits::RATE_KEYS, &clock),
+            strange: Rate::new(limits::STRANGE_ANSWERS, limits::RATE_KEYS, &clock),
             notices: Rate::new(limits::AGENTS_ACTS, limits::RATE_KEYS, &clock),
             handed: Handed::default(),
             inventory: Inventory::new(settings.detail_interval, settings.label_interval),

@@ -14,7 +14,9 @@ use super::call::Call;
 use super::csv;
 use super::error::ApiError;
 use super::reply::Reply;
+use super::wire::rows::{Stored, text_of};
 use crate::auth::Actor;
+use crate::net::aside;
 use crate::results::{Campaign, CampaignId, Record, Seq};
 
 /// Bytes of answers that are read from the store at once.
@@ -128,12 +130,13 @@ impl Export {
         let mut columns = csv::Columns::default();
         let mut last = start;
         while let Some(records) = self.read(&mut last).await? {
-            records
-                .iter()
-                .for_each(|record| columns.learn(&record.answer));
+            for Record { answer, .. } in &records {
+                aside(answer.body.len(), || columns.learn(answer));
+            }
         }
         let mut out = BytesMut::new();
-        columns.write_head(&mut out);
+        let table = columns.table();
+        table.write_head(&mut out);
         self.send(out).await?;
         let mut after = start;
         while after < last
@@ -142,8 +145,14 @@ impl Export {
             // What came since the first reading may have columns that the head has not.
             records.retain(|record| record.seq <= last);
             let mut out = BytesMut::new();
-            for record in &records {
-                columns.write(&record.answer, &mut out);
+            for Record { answer, .. } in &records {
+                let text = text_of(answer);
+                let answer = aside(text.len(), || Stored::read(answer.host, &text));
+                let mut from = 0;
+                while let Some(at) = table.write(&answer, from, &mut out) {
+                    from = at;
+                    self.send(out.split()).await?;
+                }
             }
             self.send(out).await?;
         }

@@ -132,6 +132,9 @@ async fn create(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     };
     spec.label_membership_type = Some(kind.to_owned());
     check_name("name", &spec.name)?;
+    if let Some(fault) = api.sql_fault("query", &spec.query) {
+        return Err(ApiError::Invalid(vec![fault]));
+    }
     let numbers = Numbers::reserve(&api, kind::LABEL, 1).await?;
     let plan = |state: &State| {
         if state.label(&spec.name).is_some() {
@@ -142,6 +145,7 @@ async fn create(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
         let label = specs::label(&spec, LabelId(id), None).map_err(ApiError::Invalid)?;
         let name = Entity::Name(name_of(kind::LABEL, &spec.name), u64::from(id));
         let edits = vec![Edit::Create(name), Edit::Create(Entity::Label(label))];
+        specs::check_all(state, &edits)?;
         Ok((edits, LabelId(id)))
     };
     let id = api.parts.catalog.commit(plan).await?;

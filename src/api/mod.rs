@@ -44,15 +44,19 @@ use crate::auth::Auth;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::limits::account::Account;
+use crate::limits::permits::{Permit, Permits};
 use crate::limits::rate::{Allowance, Rate};
-use crate::limits::{API_BODY_BYTES, BODY_TIME, CAMPAIGNS_RATE, RATE_KEYS};
+use crate::limits::{
+    API_BODY_BYTES, BODY_TIME, CAMPAIGNS_AT_ONCE, CAMPAIGNS_RATE, RATE_KEYS, RESULTS_BYTES,
+    RESULTS_BYTES_EACH, SQL_BYTES,
+};
 use crate::net::TrustedProxies;
 use crate::net::body::Limits;
 use crate::results::UserId;
 use crate::store::Store;
 use crate::telemetry::metrics::names;
 use docs::Docs;
-use error::ApiError;
+use error::{ApiError, Fault};
 use route::Route;
 pub use serve::routes;
 
@@ -66,8 +70,12 @@ pub struct Settings {
     pub body: Limits,
     /// How long the synchronous routes wait for hosts.
     pub sync_period: Duration,
-    /// Campaigns that one user may start.
+    /// How often one user may start a campaign.
     pub campaigns: Allowance,
+    /// Campaigns of one user that may run at once.
+    pub campaigns_max: usize,
+    /// Bytes of a query.
+    pub sql_bytes: usize,
 }
 
 impl Default for Settings {
@@ -81,6 +89,8 @@ impl Default for Settings {
             },
             sync_period: Duration::from_secs(25),
             campaigns: CAMPAIGNS_RATE,
+            campaigns_max: CAMPAIGNS_AT_ONCE,
+            sql_bytes: SQL_BYTES,
         }
     }
 }
@@ -108,6 +118,10 @@ pub struct Api {
     parts: Parts,
     settings: Settings,
     campaigns: Arc<Rate<UserId>>,
+    /// Campaigns that are being created.
+    starting: Permits<UserId>,
+    /// Bytes of answers that synchronous requests hold.
+    results: Permits<UserId>,
     /// Whether nothing that is done counts: the request asks for a dry run.
     is_rehearsal: bool,
     /// Dry runs one at a time: each copies the catalog.
@@ -125,6 +139,8 @@ impl Api {
             parts,
             settings,
             campaigns: Arc::new(campaigns),
+            starting: Permits::new(usize::MAX, usize::MAX),
+            results: Permits::new(RESULTS_BYTES_EACH, RESULTS_BYTES),
             is_rehearsal: false,
             rehearsals: Arc::new(Semaphore::new(1)),
             docs: Arc::new(Docs::of(&table())),
@@ -150,6 +166,8 @@ impl Api {
             parts,
             settings: self.settings.clone(),
             campaigns: Arc::clone(&self.campaigns),
+            starting: self.starting.clone(),
+            results: self.results.clone(),
             is_rehearsal: true,
             rehearsals: Arc::clone(&self.rehearsals),
             table: self.table.clone(),
@@ -157,11 +175,38 @@ impl Api {
         })
     }
 
-    /// Counts one more campaign of this user.
-    fn count_campaign(&self, user: UserId) -> Result<(), ApiError> {
+    /// Counts one more campaign of this user, until it is among the active ones.
+    fn count_campaign(&self, user: UserId) -> Result<Permit<UserId>, ApiError> {
+        let limited = || metrics::counter!(names::LIMITED, "limit" => "campaigns").increment(1);
         self.campaigns.take(&user).map_err(|wait| {
-            metrics::counter!(names::LIMITED, "limit" => "campaigns").increment(1);
+            limited();
             ApiError::TooMany(wait.0)
+        })?;
+        let crowded = || {
+            limited();
+            let max = self.settings.campaigns_max;
+            ApiError::Crowded(format!(
+                "{max} campaigns of yours are running, and no more may (--campaigns): stop some, or wait for their end"
+            ))
+        };
+        let permit = self.starting.try_enter(user).map_err(|_| crowded())?;
+        let active = self.parts.store.active().of_user(user);
+        if active + self.starting.held(&user) > self.settings.campaigns_max {
+            return Err(crowded());
+        }
+        Ok(permit)
+    }
+
+    /// What is wrong with the length of an SQL text, if anything.
+    fn sql_fault(&self, field: &str, sql: &str) -> Option<Fault> {
+        let max = self.settings.sql_bytes;
+        let reason = format!(
+            "must not have more than {max} bytes (--sql-kib), and has {}",
+            sql.len()
+        );
+        (sql.len() > max).then(|| Fault {
+            name: field.to_owned(),
+            reason,
         })
     }
 }

@@ -12,29 +12,59 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream};
-use serde_json::Value;
+use serde::Serialize;
 use tokio::time::{Interval, interval_at, timeout};
 
 use super::error::ApiError;
 use super::reply::Reply;
+use crate::limits::permits::Permit;
+use crate::results::UserId;
 
 /// Work that is over by then is answered as usual, faults with their status included.
 const SOON: Duration = Duration::from_secs(1);
 /// A sign of life so often.
 const SIGN: Duration = Duration::from_secs(1);
 
-type Work = BoxFuture<'static, Result<Value, ApiError>>;
+type Work = BoxFuture<'static, Result<Document, ApiError>>;
+
+/// A document, and the memory that it was counted for, until it is sent.
+#[derive(Debug)]
+pub(super) struct Document(Bytes);
+
+impl Document {
+    /// `taken` is given back when the text is out.
+    pub(super) fn of(document: &impl Serialize, taken: Vec<Permit<UserId>>) -> Self {
+        // What the API answers always serializes.
+        let mut text = serde_json::to_vec_pretty(document).unwrap_or_default();
+        text.push(b'\n');
+        Self(Bytes::from_owner(Held {
+            text,
+            _taken: taken,
+        }))
+    }
+}
+
+struct Held {
+    text: Vec<u8>,
+    _taken: Vec<Permit<UserId>>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
+    }
+}
 
 /// Answers with what the work makes; the work is dropped when the client is gone.
 ///
 /// # Errors
 /// The work's, if they come soon; later ones cut the response off.
 pub(super) async fn wait_for(
-    work: impl Future<Output = Result<Value, ApiError>> + Send + 'static,
+    work: impl Future<Output = Result<Document, ApiError>> + Send + 'static,
 ) -> Result<Reply, ApiError> {
     let mut work: Work = work.boxed();
     if let Ok(outcome) = timeout(SOON, &mut work).await {
-        return Ok(Reply::json(&outcome?));
+        return Ok(Reply::json_text(outcome?.0));
     }
     let now = tokio::time::Instant::now();
     let slow = Slow(Mutex::new(Some((work, interval_at(now, SIGN)))));
@@ -55,7 +85,7 @@ impl Stream for Slow {
         };
         if let Poll::Ready(outcome) = work.poll_unpin(cx) {
             *state = None;
-            return Poll::Ready(Some(outcome.map(document).map_err(|error| {
+            return Poll::Ready(Some(outcome.map(|document| document.0).map_err(|error| {
                 tracing::warn!(%error, "an answer was cut off");
                 io::Error::other(error)
             })));
@@ -64,13 +94,6 @@ impl Stream for Slow {
             .poll_tick(cx)
             .map(|_| Some(Ok(Bytes::from_static(b" "))))
     }
-}
-
-fn document(value: Value) -> Bytes {
-    // A value always serializes.
-    let mut text = serde_json::to_vec_pretty(&value).unwrap_or_default();
-    text.push(b'\n');
-    text.into()
 }
 
 #[cfg(test)]
@@ -84,7 +107,7 @@ mod tests {
     async fn signs_of_life_come_until_the_document_does() {
         let work = async {
             tokio::time::sleep(Duration::from_millis(2_500)).await;
-            Ok(json!({"a": 1}))
+            Ok(Document::of(&json!({"a": 1}), Vec::new()))
         };
         let now = tokio::time::Instant::now();
         let slow = Slow(Mutex::new(Some((work.boxed(), interval_at(now, SIGN)))));

@@ -152,7 +152,7 @@ async fn create(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let name = body.name.unwrap_or_default();
     let sql = body.query.unwrap_or_default();
     check_name("name", &name)?;
-    check_sql(&sql)?;
+    check_sql(&api, &sql)?;
     let team = body.team_id.map(Number::narrow).filter(|team| *team != 0);
     let team = team.map(TeamId);
     if !actor.may_in(Action::WriteQueries, team) {
@@ -192,11 +192,12 @@ async fn create(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     shown(&api, actor, id)
 }
 
-fn check_sql(sql: &str) -> Result<(), ApiError> {
+fn check_sql(api: &Api, sql: &str) -> Result<(), ApiError> {
     if sql.trim().is_empty() {
         return Err(ApiError::invalid("query", "must not be empty"));
     }
-    Ok(())
+    let fault = api.sql_fault("query", sql);
+    fault.map_or(Ok(()), |fault| Err(ApiError::Invalid(vec![fault])))
 }
 
 async fn change(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
@@ -207,7 +208,7 @@ async fn change(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
         check_name("name", name)?;
     }
     if let Some(sql) = &body.query {
-        check_sql(sql)?;
+        check_sql(&api, sql)?;
     }
     let now = call.now.secs();
     let plan = |state: &State| changed(state, actor, id, &body, now);

@@ -17,6 +17,13 @@ impl Reply {
         Self(json_response(StatusCode::OK, document))
     }
 
+    /// 200 with a document that is text already.
+    pub(super) fn json_text(text: Bytes) -> Self {
+        let mut response = Response::new(text.into());
+        head(&mut response);
+        Self(response)
+    }
+
     /// 200 with `{}`.
     #[must_use]
     pub(super) fn empty() -> Self {

@@ -179,7 +179,10 @@ pub(super) async fn start(
     if targets.is_empty() {
         return Err(ApiError::BadRequest("no hosts targeted".to_owned()));
     }
-    api.count_campaign(actor.user.id)?;
+    if let Some(fault) = api.sql_fault("query", &asked.sql) {
+        return Err(ApiError::Invalid(vec![fault]));
+    }
+    let _counted = api.count_campaign(actor.user.id)?;
     let (query_id, query_name) = match asked.saved {
         Some((id, name)) => (id, Some(name)),
         // Fleet stores a hidden query for SQL typed for one campaign; here the campaign itself holds the SQL.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use roaring::RoaringBitmap;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, sleep_until};
@@ -16,23 +17,27 @@ use super::call::Call;
 use super::error::ApiError;
 use super::export::READ_BYTES;
 use super::hosts;
-use super::patience::wait_for;
+use super::patience::{Document, wait_for};
 use super::reply::Reply;
 use super::route::{Access, Route, run};
 use super::run::{Asked, ask, start};
 use super::wire::campaign::or_default;
 use super::wire::host::status;
 use super::wire::number::Number;
-use super::wire::rows::{AnswerOut, read};
+use super::wire::rows::{Stored, text_of as text_of_answer};
 use crate::auth::{Action, Actor};
 use crate::bell::Bell;
 use crate::catalog::entity::Host;
-use crate::results::{Campaign, Claim, Ending, HostId, Question, Seq};
+use crate::limits::permits::Permit;
+use crate::net::aside;
+use crate::results::{Campaign, Claim, Ending, HostId, Question, Record, Seq, UserId};
 
 /// A claim is renewed so often; it holds for three times as long.
 const RENEWAL: Duration = Duration::from_secs(5);
 /// Bytes of answers that one request may collect; there is the export for more.
 const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// An answer as text, its rows, and the document.
+const ANSWER_BECOMES: usize = 3;
 /// Queries of one request.
 const QUERIES_MAX: usize = 100;
 
@@ -83,13 +88,35 @@ impl RunIn {
 }
 
 /// The answers of one campaign.
-type Answers = Vec<(HostId, AnswerOut)>;
+#[derive(Default)]
+struct Answers {
+    list: Vec<HostAnswer>,
+    /// The memory that they and their document take.
+    taken: Vec<Permit<UserId>>,
+}
+
+/// What a host answered.
+#[derive(Serialize)]
+struct HostAnswer {
+    host_id: HostId,
+    rows: Box<RawValue>,
+    error: Option<String>,
+}
+
+/// One query of several.
+#[derive(Serialize)]
+struct QueryOut {
+    query_id: Number,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    results: Vec<HostAnswer>,
+}
 
 async fn run_many(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     wait_for(many(api, call)).await
 }
 
-async fn many(api: Arc<Api>, call: Call) -> Result<Value, ApiError> {
+async fn many(api: Arc<Api>, call: Call) -> Result<Document, ApiError> {
     let body: RunIn = call.json()?;
     if body.query_ids.is_empty() || body.host_ids.is_empty() {
         return Err(ApiError::BadRequest(
@@ -108,22 +135,36 @@ async fn many(api: Arc<Api>, call: Call) -> Result<Value, ApiError> {
     if outcomes.iter().all(refused) {
         return Err(ApiError::Forbidden);
     }
-    let answered = outcomes.iter().flatten().flatten();
-    let responded: BTreeSet<HostId> = answered.map(|(host, _)| *host).collect();
+    #[derive(Serialize)]
+    struct Out {
+        summary: Value,
+        live_query_results: Vec<QueryOut>,
+    }
+
+    let answered = outcomes.iter().flatten().flat_map(|answers| &answers.list);
+    let responded: BTreeSet<HostId> = answered.map(|answer| answer.host_id).collect();
+    let mut taken = Vec::new();
     let results = body.query_ids.iter().zip(outcomes);
-    let results: Vec<Value> = results
-        .map(|(id, outcome)| match outcome {
-            Ok(answers) => json!({"query_id": id, "results": shown(answers)}),
-            Err(error) => json!({"query_id": id, "error": text_of(&error), "results": []}),
-        })
-        .collect();
-    Ok(json!({
-        "summary": {
+    let results = results.map(|(id, outcome)| {
+        let (error, answers) = match outcome {
+            Ok(answers) => (None, answers),
+            Err(error) => (Some(text_of(&error)), Answers::default()),
+        };
+        taken.extend(answers.taken);
+        QueryOut {
+            query_id: *id,
+            error,
+            results: answers.list,
+        }
+    });
+    let out = Out {
+        live_query_results: results.collect(),
+        summary: json!({
             "targeted_host_count": body.host_ids.len(),
             "responded_host_count": responded.len(),
-        },
-        "live_query_results": results,
-    }))
+        }),
+    };
+    Ok(Document::of(&out, taken))
 }
 
 fn text_of(error: &ApiError) -> String {
@@ -136,30 +177,28 @@ async fn run_one(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     wait_for(one(api, call)).await
 }
 
-async fn one(api: Arc<Api>, call: Call) -> Result<Value, ApiError> {
+async fn one(api: Arc<Api>, call: Call) -> Result<Document, ApiError> {
+    #[derive(Serialize)]
+    struct Out {
+        query_id: u64,
+        targeted_host_count: usize,
+        responded_host_count: usize,
+        results: Vec<HostAnswer>,
+    }
+
     let id = call.id("id")?;
     let body: RunIn = call.json()?;
     if body.host_ids.is_empty() {
         return Err(ApiError::BadRequest("host_ids are required".to_owned()));
     }
     let answers = saved(&api, call.actor()?, Number(id), body.hosts()).await?;
-    Ok(json!({
-        "query_id": id,
-        "targeted_host_count": body.host_ids.len(),
-        "responded_host_count": answers.len(),
-        "results": shown(answers),
-    }))
-}
-
-fn shown(answers: Answers) -> Vec<Value> {
-    let answers = answers.into_iter();
-    answers
-        .map(|(host, answer)| {
-            let rows = answer.rows.into_iter();
-            let rows: Vec<_> = rows.map(super::wire::rows::Row::without_added).collect();
-            json!({"host_id": host, "rows": rows, "error": answer.error})
-        })
-        .collect()
+    let out = Out {
+        query_id: id,
+        targeted_host_count: body.host_ids.len(),
+        responded_host_count: answers.list.len(),
+        results: answers.list,
+    };
+    Ok(Document::of(&out, answers.taken))
 }
 
 /// Runs a saved query on those of the hosts where the actor may.
@@ -196,7 +235,17 @@ async fn on_named_host(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     wait_for(on(api, call, host)).await
 }
 
-async fn on(api: Arc<Api>, call: Call, host: Arc<Host>) -> Result<Value, ApiError> {
+async fn on(api: Arc<Api>, call: Call, host: Arc<Host>) -> Result<Document, ApiError> {
+    #[derive(Serialize)]
+    struct Out {
+        host_id: HostId,
+        rows: Box<RawValue>,
+        query: String,
+        status: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    }
+
     let QueryIn { query } = call.json()?;
     let actor = call.actor()?;
     let asked = ask(&api.parts.catalog.read(), actor, Some(query.clone()), None)?;
@@ -204,31 +253,27 @@ async fn on(api: Arc<Api>, call: Call, host: Arc<Host>) -> Result<Value, ApiErro
         return Err(ApiError::Forbidden);
     }
     let online = api.parts.catalog.presence().is_online(host.id, call.now);
-    let mut out = json!({
-        "host_id": host.id,
-        "rows": [],
-        "query": query,
-        "status": status(online),
-    });
+    let mut out = Out {
+        host_id: host.id,
+        rows: RawValue::from_string("[]".to_owned()).unwrap_or_default(),
+        query,
+        status: status(online),
+        error: None,
+    };
+    let mut taken = Vec::new();
     if online {
         let targets = RoaringBitmap::from([host.id.0]);
-        let answer = answers(&api, actor, asked, targets)
-            .await?
-            .into_iter()
-            .next();
-        match answer {
-            None => out["error"] = json!("timeout waiting for results"),
-            Some((_, answer)) => {
-                let rows = answer.rows.into_iter();
-                let rows = rows.map(super::wire::rows::Row::without_added);
-                out["rows"] = json!(rows.collect::<Vec<_>>());
-                if let Some(error) = answer.error {
-                    out["error"] = json!(error);
-                }
+        let answers = answers(&api, actor, asked, targets).await?;
+        taken = answers.taken;
+        match answers.list.into_iter().next() {
+            None => out.error = Some("timeout waiting for results".to_owned()),
+            Some(answer) => {
+                out.rows = answer.rows;
+                out.error = answer.error;
             }
         }
     }
-    Ok(out)
+    Ok(Document::of(&out, taken))
 }
 
 /// Starts a campaign, waits until all have answered or the period is over, and stops it. The work has a task of
@@ -242,7 +287,7 @@ async fn answers(
     if api.is_rehearsal {
         let now = api.parts.clock.now();
         start(api, actor, asked, targets, now).await?;
-        return Ok(Answers::new());
+        return Ok(Answers::default());
     }
     let (mut sender, receiver) = oneshot::channel();
     let (api, actor) = (Arc::clone(api), actor.clone());
@@ -304,21 +349,42 @@ async fn collect(api: &Api, campaign: &Campaign) -> Result<Answers, ApiError> {
         }
     }
     log.unsubscribe(&bell);
-    let mut answers = Vec::new();
+    gather(api, campaign).await
+}
+
+/// The answers that are there, while memory for them is left.
+async fn gather(api: &Api, campaign: &Campaign) -> Result<Answers, ApiError> {
+    let mut answers = Answers::default();
     let (mut after, mut bytes) = (Seq(0), 0);
     loop {
-        let records = store.read(campaign.id, after, READ_BYTES).await?;
+        let records = api.parts.store.read(campaign.id, after, READ_BYTES).await?;
         let Some(last) = records.last() else {
             return Ok(answers);
         };
         after = last.seq;
-        for record in &records {
-            bytes += record.answer.body.len();
-            answers.push(read(&record.answer));
-        }
-        if bytes > ANSWERS_BYTES_MAX {
-            let reason = "more than 64 MiB of answers: run it as a campaign and export its results";
-            return Err(ApiError::invalid("base", reason));
+        for Record { answer, .. } in &records {
+            bytes += answer.body.len();
+            if bytes > ANSWERS_BYTES_MAX {
+                let reason =
+                    "more than 64 MiB of answers: run it as a campaign and export its results";
+                return Err(ApiError::invalid("base", reason));
+            }
+            let user = campaign.question.user_id;
+            let becomes = answer.body.len() * ANSWER_BECOMES;
+            answers.taken.push(api.results.try_take(user, becomes).map_err(|_| {
+                let reason = "requests that wait for answers hold as much memory as they may: try again later, or run \
+                              it as a campaign and export its results";
+                ApiError::Crowded(reason.to_owned())
+            })?);
+            answers.list.push(aside(answer.body.len(), || {
+                let text = text_of_answer(answer);
+                let stored = Stored::read(answer.host, &text);
+                HostAnswer {
+                    host_id: answer.host,
+                    rows: stored.as_sent(),
+                    error: stored.error,
+                }
+            }));
         }
     }
 }

@@ -120,6 +120,8 @@ fn auth(settings: &Settings, catalog: &Arc<Catalog>) -> Arc<Auth> {
 fn api_settings(settings: &Settings, bodies: &Account) -> api::Settings {
     let mut api = api::Settings {
         sync_period: settings.live_query_rest_period,
+        campaigns_max: settings.queries.at_once,
+        sql_bytes: settings.queries.bytes,
         ..api::Settings::default()
     };
     api.body.account = bodies.clone();

@@ -3,7 +3,7 @@
 use roaring::{MultiOps as _, RoaringBitmap};
 use tokio::sync::watch;
 
-use super::Catalog;
+use super::{Catalog, State};
 use crate::results::{CampaignId, TeamId};
 use crate::store::StoreError;
 
@@ -22,9 +22,20 @@ impl Catalog {
         if teams.is_empty() {
             return targets - state.hosts.all();
         }
-        let teams = teams.iter().map(|team| team.unwrap_or_default());
-        let members = teams.filter_map(|team| state.hosts.of_team(team));
+        let own = teams.iter().map(|team| team.unwrap_or_default());
+        let orphans = has_orphans(&state, teams).then_some(TeamId(0));
+        let members = own.chain(orphans);
+        let members = members.filter_map(|team| state.hosts.of_team(team));
         targets - members.union()
+    }
+
+    /// Whether a target that is in this team now is still asked by a campaign that asked these: one that was moved to a
+    /// team that was not asked is not.
+    #[must_use]
+    pub fn asks(&self, teams: &[Option<TeamId>], team: Option<TeamId>) -> bool {
+        teams.is_empty()
+            || teams.contains(&team)
+            || (team.is_none() && has_orphans(&self.read(), teams))
     }
 
     /// Those of a campaign's targets that were gone before they had answered: they are no targets any more. The
@@ -50,4 +61,10 @@ impl Catalog {
         let progress = self.store.progress(id).await?.unwrap_or_default();
         Ok(gone - progress.answered)
     }
+}
+
+/// Whether one of these teams was deleted: its hosts are in none now.
+fn has_orphans(state: &State, teams: &[Option<TeamId>]) -> bool {
+    let mut teams = teams.iter().flatten();
+    teams.any(|team| !state.teams.contains_key(team))
 }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::origin;
 use super::raw::Raw;
-use super::{Hosts, Logs, Node, Presets, Settings, StoreUrl, TlsFiles};
+use super::{Hosts, Logs, Node, Presets, Queries, Settings, StoreUrl, TlsFiles};
 use crate::auth::user;
 use crate::limits;
 use crate::results::Rules;
@@ -90,6 +90,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
         live_query_rest_period: faults
             .seconds("live-query-rest-period-s", raw.live_query_rest_period_s)
             .map_or(Duration::from_secs(25), Duration::from_secs),
+        queries: faults.queries(raw.campaigns, raw.sql_kib),
         creator_only: raw.creator_only.unwrap_or(false),
         accept_eviction: raw.accept_eviction.unwrap_or(false),
         log_bytes_max: faults.mib("log-mib", raw.log_mib, 128),
@@ -283,6 +284,18 @@ impl Collected {
             self.add(flag, "must be at least 1");
         }
         typed
+    }
+
+    fn queries(&mut self, campaigns: Option<usize>, kib: Option<usize>) -> Queries {
+        let kib = kib.unwrap_or(limits::SQL_BYTES / 1024);
+        Queries {
+            at_once: self.least(
+                "campaigns",
+                campaigns.unwrap_or(limits::CAMPAIGNS_AT_ONCE),
+                1,
+            ),
+            bytes: self.least("sql-kib", kib, 1).saturating_mul(1024),
+        }
     }
 
     fn hosts(&mut self, hosts: Option<usize>, rate: Option<u32>) -> Hosts {

@@ -38,6 +38,8 @@ pub struct Settings {
     pub rules: Rules,
     /// How long the synchronous routes wait.
     pub live_query_rest_period: Duration,
+    /// What users may ask.
+    pub queries: Queries,
     /// Whether not even admins watch another's campaign.
     pub creator_only: bool,
     /// Whether a Redis that evicts keys is taken.
@@ -79,6 +81,15 @@ pub struct Presets {
     pub api_token: Option<String>,
     /// The first enroll secret.
     pub enroll_secret: Option<String>,
+}
+
+/// What users may ask.
+#[derive(Clone, Copy, Debug)]
+pub struct Queries {
+    /// Campaigns of one user at once.
+    pub at_once: usize,
+    /// Bytes of one query.
+    pub bytes: usize,
 }
 
 /// How many hosts there may be, and how soon.

@@ -113,6 +113,12 @@ pub struct Raw {
         value_name = "SECONDS"
     )]
     pub live_query_rest_period_s: Option<u64>,
+    /// Campaigns of one user that may run at once [default: 100]
+    #[arg(long, env = "ANSWERBACK_CAMPAIGNS", value_name = "CAMPAIGNS")]
+    pub campaigns: Option<usize>,
+    /// KiB that a query may have [default: 64]
+    #[arg(long, env = "ANSWERBACK_SQL_KIB", value_name = "KIB")]
+    pub sql_kib: Option<usize>,
     /// Let only its creator watch a campaign, not even global admins
     #[arg(long, env = "ANSWERBACK_CREATOR_ONLY", num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     pub creator_only: Option<bool>,
@@ -188,7 +194,7 @@ impl Raw {
             listen data_dir store demo tls_cert tls_key tls_self_signed tls_names insecure_http trusted_proxies
             admin_email admin_password api_token enroll_secret node advertise node_secret unclaimed_s
             resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only accept_eviction log_mib
-            hosts enroll_rate fsync
+            campaigns sql_kib hosts enroll_rate fsync
             sockjs_response_limit heartbeat_s sockjs_url origins osquery_logs osquery_log_mib connections drain_s log log_format
         )
     }

@@ -80,6 +80,12 @@ pub const BODIES_BYTES: usize = 256 * 1024 * 1024;
 /// Of [`BODIES_BYTES`], what one host or user may take: the largest answer.
 pub const BODIES_BYTES_EACH: usize = 64 * 1024 * 1024;
 
+/// Memory that the answers of synchronous live queries take together, in bytes, until they are sent.
+pub const RESULTS_BYTES: usize = 384 * 1024 * 1024;
+
+/// Of [`RESULTS_BYTES`], what one user may take: the largest request.
+pub const RESULTS_BYTES_EACH: usize = 192 * 1024 * 1024;
+
 /// Levels of nesting in JSON from outside. Nothing that is understood has more than six.
 pub const JSON_DEPTH: usize = 32;
 
@@ -94,6 +100,20 @@ pub const SESSIONS_RATE: Allowance = per_second(1000, 1000);
 
 /// Campaigns of one user.
 pub const CAMPAIGNS_RATE: Allowance = per_second(10, 100);
+
+/// Campaigns of one user that run at once, unless `--campaigns` says otherwise.
+pub const CAMPAIGNS_AT_ONCE: usize = 100;
+
+/// A query, in bytes, unless `--sql-kib` says otherwise.
+pub const SQL_BYTES: usize = 64 * 1024;
+
+/// The queries of all dynamic labels together, in bytes: a host is asked all of them in one check-in.
+pub const LABELS_SQL_BYTES: usize = 1024 * 1024;
+
+/// Live queries that one check-in hands out, and their bytes, beyond which the host gets the others with its next one.
+pub const CHECK_IN_QUERIES: usize = 32;
+/// See [`CHECK_IN_QUERIES`]. A query that is longer goes alone.
+pub const CHECK_IN_SQL_BYTES: usize = 256 * 1024;
 
 /// Failed logins of one account from one address: ten at once, then one every six seconds.
 pub const FAILED_LOGINS_RATE: Allowance = Allowance {
@@ -141,6 +161,9 @@ pub const ENROLMENTS_OF_A_HOST: Allowance = Allowance {
 
 /// KiB of osquery's log of one host: two of the largest bodies at once, then 64 KiB a second, which is 5 GB a day.
 pub const LOG_KIB_OF_A_HOST: Allowance = per_second(64, 32 * 1024);
+
+/// Answers of one host to campaigns that its node does not know as running. A host is asked a few queries at a time.
+pub const STRANGE_ANSWERS: Allowance = per_second(1, 256);
 
 /// Acts of agents that the audit trail takes in, of each kind: so many at once, then one a minute, lest they drive out
 /// what people did.

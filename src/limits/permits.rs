@@ -74,6 +74,14 @@ impl<K: Hash + Eq + Clone> Permits<K> {
         }
     }
 
+    /// How many `key` has.
+    #[must_use]
+    pub fn held(&self, key: &K) -> usize {
+        let taken = self.inner.taken.lock();
+        let taken = taken.unwrap_or_else(PoisonError::into_inner);
+        taken.by_key.get(key).copied().unwrap_or_default()
+    }
+
     /// Takes a place for `key`.
     ///
     /// # Errors

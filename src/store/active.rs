@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use crate::results::{CampaignId, HostId, TeamId};
+use crate::results::{CampaignId, HostId, TeamId, UserId};
 
 /// Up to this many targets a campaign is indexed by host; above, each check-in looks into its bitmap.
 /// (Fleet's threshold for its reverse index is 1,000 too: spec fleet-live-query, 3.1.)
@@ -23,16 +23,10 @@ pub struct ActiveCampaign {
     pub sql: String,
     /// Who runs it, as raw [`HostId`]s.
     pub targets: Arc<RoaringBitmap>,
+    /// Who asks.
+    pub user: UserId,
     /// The teams that were asked, see [`Question::teams`](crate::results::Question::teams).
     pub teams: Vec<Option<TeamId>>,
-}
-
-impl ActiveCampaign {
-    /// Whether a target of this team is asked: one that was moved to a team that was not asked is not.
-    #[must_use]
-    pub fn asks(&self, team: Option<TeamId>) -> bool {
-        self.teams.is_empty() || self.teams.contains(&team)
-    }
 }
 
 /// The campaigns that are waiting or running.
@@ -126,6 +120,12 @@ impl Active {
         self.all.get(&id).map(|campaign| Arc::clone(&campaign))
     }
 
+    /// How many campaigns of a user are active.
+    #[must_use]
+    pub fn of_user(&self, user: UserId) -> usize {
+        self.all.iter().filter(|each| each.user == user).count()
+    }
+
     /// How many campaigns are active.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -155,6 +155,7 @@ mod tests {
             id: CampaignId(id),
             sql: "select 1".into(),
             targets,
+            user: UserId(1),
             teams: Vec::new(),
         }
     }
@@ -177,6 +178,10 @@ mod tests {
         assert_eq!(ids(&active, 4), [1, 2, 3]);
         assert_eq!(ids(&active, 4_999), [1]);
         assert!(ids(&active, 5_000).is_empty());
+        assert_eq!(
+            (active.of_user(UserId(1)), active.of_user(UserId(2))),
+            (3, 0)
+        );
         for id in 1..=3 {
             active.remove(CampaignId(id));
         }

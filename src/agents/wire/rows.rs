@@ -5,6 +5,9 @@ use super::scan::{Escape, Value, escape, is_scalar, plain_len, space_len, string
 /// The columns that the product adds to each row; a host's own columns of these names are dropped.
 pub const RESERVED: [&str; 2] = ["host_hostname", "host_display_name"];
 
+/// Columns of a row: as many as a query can have (SQLite's `SQLITE_MAX_COLUMN`).
+const COLUMNS_MAX: usize = 2_000;
+
 /// Why rows cannot be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RowsFault {
@@ -14,6 +17,9 @@ pub enum RowsFault {
     /// A column that is an object or a list.
     #[error("a column holds more than one value")]
     Nested,
+    /// More columns than a query can have.
+    #[error("a row has more than {COLUMNS_MAX} columns")]
+    TooWide,
     /// Not JSON.
     #[error("the rows are not JSON")]
     Syntax,
@@ -168,7 +174,7 @@ impl Copy<'_> {
 
     /// All columns up to the closing brace.
     fn columns(&mut self) -> Result<(), RowsFault> {
-        loop {
+        for _ in 0..COLUMNS_MAX {
             if self.peek() != Some(b'"') {
                 return Err(RowsFault::Syntax);
             }
@@ -195,6 +201,7 @@ impl Copy<'_> {
             }
             self.space();
         }
+        Err(RowsFault::TooWide)
     }
 
     /// A key, a colon and a scalar.

@@ -223,3 +223,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_row_has_as_many_columns_as_a_query_can() {
+    let row = |count: usize| {
+        let cells: Vec<String> = (0..count).map(|at| format!("\"c{at}\":1")).collect();
+        format!("[{{{}}}]", cells.join(","))
+    };
+    assert!(rows(&row(COLUMNS_MAX)).is_ok());
+    assert_eq!(rows(&row(COLUMNS_MAX + 1)), Err(RowsFault::TooWide));
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Numbers, items, last_of_each, name_fault, placed};
+use super::{Numbers, check_lengths, items, last_of_each, name_fault, placed};
 use crate::api::Api;
 use crate::api::audit;
 use crate::api::call::Call;
@@ -18,6 +18,7 @@ use crate::catalog::entity::{Entity, Label, Membership};
 use crate::catalog::record::kind;
 use crate::catalog::state::name_of;
 use crate::catalog::{Edit, State};
+use crate::limits::LABELS_SQL_BYTES;
 use crate::results::LabelId;
 
 /// Host names of one manual label.
@@ -35,10 +36,13 @@ pub(in crate::api) const ROUTES: &[Route] = &[
         .takes("{specs: [LabelSpecIn; 0..10000]|null}"),
 ];
 
-async fn list(api: Arc<Api>, _: Call) -> Result<Reply, ApiError> {
+async fn list(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let state = api.parts.catalog.read();
+    let visible = call.actor()?.hosts(Action::See, &state);
     let labels = state.labels.values().map(|(label, _)| label);
-    let specs: Vec<LabelSpecOut> = labels.map(|label| LabelSpecOut::of(label)).collect();
+    let specs: Vec<LabelSpecOut> = labels
+        .map(|label| LabelSpecOut::of(label, &state, &visible))
+        .collect();
     Ok(Reply::json(&json!({ "specs": specs })))
 }
 
@@ -47,12 +51,15 @@ async fn one(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let state = api.parts.catalog.read();
     let label = state.label(name);
     let label = label.ok_or_else(|| ApiError::not_found(format_args!("Label {name:?}")))?;
-    Ok(Reply::json(&json!({"specs": LabelSpecOut::of(label)})))
+    let visible = call.actor()?.hosts(Action::See, &state);
+    let spec = LabelSpecOut::of(label, &state, &visible);
+    Ok(Reply::json(&json!({ "specs": spec })))
 }
 
 async fn apply(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let actor = call.actor()?;
     let specs: Vec<LabelSpecIn> = items(&call)?;
+    check_lengths(&api, specs.iter().map(|spec| (&*spec.name, &*spec.query)))?;
     let fresh = {
         let state = api.parts.catalog.read();
         let known = by_name(&state);
@@ -103,7 +110,29 @@ fn plan(
     if !faults.is_empty() {
         return Err(ApiError::Invalid(faults));
     }
+    check_all(state, &edits)?;
     Ok((edits, ()))
+}
+
+/// That a host can be asked the queries of all dynamic labels in one check-in, when these edits are made.
+///
+/// # Errors
+/// 422.
+pub(crate) fn check_all(state: &State, edits: &[Edit]) -> Result<(), ApiError> {
+    let labels = state.labels.iter();
+    let mut lengths: HashMap<LabelId, usize> = labels
+        .map(|(id, (label, _))| (*id, label.query.len()))
+        .collect();
+    for edit in edits {
+        if let Edit::Put(Entity::Label(label)) | Edit::Create(Entity::Label(label)) = edit {
+            lengths.insert(label.id, label.query.len());
+        }
+    }
+    if lengths.values().sum::<usize>() > LABELS_SQL_BYTES {
+        let reason = "the queries of all labels together must not have more than 1 MiB";
+        return Err(ApiError::invalid("query", reason));
+    }
+    Ok(())
 }
 
 /// The label that a spec describes; `before` is what it changes.

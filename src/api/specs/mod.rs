@@ -139,6 +139,26 @@ pub(super) fn placed(at: usize, name: &str, faults: Vec<Fault>) -> Vec<Fault> {
         .collect()
 }
 
+/// That no query of the named specs is too long.
+///
+/// # Errors
+/// 422.
+pub(super) fn check_lengths<'a>(
+    api: &Api,
+    specs: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<(), ApiError> {
+    let faults = specs.enumerate().flat_map(|(at, (name, sql))| {
+        let fault = api.sql_fault("query", sql);
+        placed(at, name, fault.into_iter().collect())
+    });
+    let faults: Vec<Fault> = faults.collect();
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::Invalid(faults))
+    }
+}
+
 /// The place of each name's last item: where a document has a name twice, the last one counts.
 #[must_use]
 pub(super) fn last_of_each<'a>(names: impl Iterator<Item = &'a str>) -> Vec<bool> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Numbers, items, last_of_each, name_fault, placed};
+use super::{Numbers, check_lengths, items, last_of_each, name_fault, placed};
 use crate::api::Api;
 use crate::api::audit;
 use crate::api::call::Call;
@@ -78,6 +78,7 @@ async fn one(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
 async fn apply(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let actor = call.actor()?;
     let specs: Vec<QuerySpecIn> = items(&call)?;
+    check_lengths(&api, specs.iter().map(|spec| (&*spec.name, &*spec.query)))?;
     let fresh = {
         let state = api.parts.catalog.read();
         let known = |spec: &&QuerySpecIn| {

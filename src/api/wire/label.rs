@@ -66,13 +66,23 @@ pub(crate) struct LabelSpecOut<'a> {
     label_type: &'static str,
     label_membership_type: Membership,
     #[serde(skip_serializing_if = "Option::is_none")]
-    hosts: Option<&'a [String]>,
+    hosts: Option<Vec<&'a String>>,
 }
 
 impl<'a> LabelSpecOut<'a> {
-    /// The label's spec.
+    /// The label's spec, with those names of its hosts that lead to visible ones, or to none when all are visible.
     #[must_use]
-    pub(crate) fn of(label: &'a Label) -> Self {
+    pub(crate) fn of(label: &'a Label, state: &State, visible: &RoaringBitmap) -> Self {
+        let sees_all = visible.len() == state.hosts.all().len();
+        let sees = |name: &&String| {
+            sees_all
+                || state
+                    .hosts
+                    .named(name)
+                    .iter()
+                    .any(|id| visible.contains(id.0))
+        };
+        let is_manual = label.membership == Membership::Manual;
         Self {
             id: label.id,
             name: &label.name,
@@ -81,7 +91,7 @@ impl<'a> LabelSpecOut<'a> {
             platform: &label.platform,
             label_type: label_type(label),
             label_membership_type: label.membership,
-            hosts: (label.membership == Membership::Manual).then_some(&label.hosts),
+            hosts: is_manual.then(|| label.hosts.iter().filter(sees).collect()),
         }
     }
 }

@@ -6,6 +6,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::results::{Answer, HostId};
 
@@ -17,14 +18,6 @@ pub(crate) const ADDED_COLUMNS: [&str; 2] = ["host_hostname", "host_display_name
 pub(crate) struct Row(pub Vec<(String, String)>);
 
 impl Row {
-    /// The value of a column.
-    #[must_use]
-    pub(crate) fn value(&self, column: &str) -> Option<&str> {
-        let mut cells = self.0.iter();
-        let cell = cells.find(|(name, _)| name == column)?;
-        Some(&cell.1)
-    }
-
     /// The row as the host sent it.
     #[must_use]
     pub(crate) fn without_added(mut self) -> Self {
@@ -72,17 +65,68 @@ impl Serialize for Row {
     }
 }
 
-/// One host's answer.
+/// One host's answer, its rows still text.
 #[derive(Debug, Deserialize)]
-pub(crate) struct AnswerOut {
+pub(crate) struct Stored<'a> {
     /// Who answered.
-    pub host: HostNames,
-    /// What it answered.
+    #[serde(skip)]
+    pub id: HostId,
+    /// Its names.
     #[serde(default)]
-    pub rows: Vec<Row>,
+    pub host: HostNames,
+    #[serde(borrow, default)]
+    rows: Vec<&'a RawValue>,
     /// Why the query failed there, if it did.
     #[serde(default)]
     pub error: Option<String>,
+}
+
+impl<'a> Stored<'a> {
+    /// Reads an answer of the log. One that cannot be read is shown as failed, since it must not vanish.
+    #[must_use]
+    pub(crate) fn read(id: HostId, text: &'a [u8]) -> Self {
+        let read = serde_json::from_slice(text).unwrap_or_else(|error| Self {
+            id,
+            host: HostNames::default(),
+            rows: Vec::new(),
+            error: Some(format!("the answer cannot be read back: {error}")),
+        });
+        Self { id, ..read }
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub(crate) fn row_count(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// A row; empty if there is none or it is not one.
+    #[must_use]
+    pub(crate) fn row(&self, at: usize) -> Row {
+        let row = self.rows.get(at);
+        row.and_then(|row| serde_json::from_str(row.get()).ok())
+            .unwrap_or_default()
+    }
+
+    /// The rows, read one by one.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Row> {
+        (0..self.rows.len()).map(|at| self.row(at))
+    }
+
+    /// The rows as the host sent them, as a JSON list.
+    #[must_use]
+    pub(crate) fn as_sent(&self) -> Box<RawValue> {
+        let mut list = String::from("[");
+        for (at, row) in self.rows().enumerate() {
+            if at > 0 {
+                list.push(',');
+            }
+            // Texts always serialize.
+            list.push_str(&serde_json::to_string(&row.without_added()).unwrap_or_default());
+        }
+        list.push(']');
+        RawValue::from_string(list).unwrap_or_default()
+    }
 }
 
 /// The names that stand in an answer.
@@ -95,19 +139,14 @@ pub(crate) struct HostNames {
     pub display_name: String,
 }
 
-/// Reads an answer of the log. One that cannot be read is shown as failed, since it must not vanish.
+/// The text of an answer, for [`Stored::read`]: its members stand in the log without their braces.
 #[must_use]
-pub(crate) fn read(answer: &Answer) -> (HostId, AnswerOut) {
+pub(crate) fn text_of(answer: &Answer) -> Vec<u8> {
     let mut text = Vec::with_capacity(answer.body.len() + 2);
     text.push(b'{');
     text.extend_from_slice(&answer.body);
     text.push(b'}');
-    let out = serde_json::from_slice(&text).unwrap_or_else(|error| AnswerOut {
-        host: HostNames::default(),
-        rows: Vec::new(),
-        error: Some(format!("the answer cannot be read back: {error}")),
-    });
-    (answer.host, out)
+    text
 }
 
 #[cfg(test)]
@@ -124,13 +163,10 @@ mod tests {
             failed: false,
             body: Bytes::from_static(body.as_bytes()),
         };
-        let (host, out) = read(&answer);
-        assert_eq!((host, out.host.display_name.as_str()), (HostId(3), "H"));
-        let row = out.rows[0].clone().without_added();
-        assert_eq!(
-            serde_json::to_string(&row).unwrap(),
-            r#"{"z":"1","a":"x\n","n":"5"}"#
-        );
+        let text = text_of(&answer);
+        let out = Stored::read(HostId(3), &text);
+        assert_eq!((out.id, out.host.display_name.as_str()), (HostId(3), "H"));
+        assert_eq!(out.as_sent().get(), r#"[{"z":"1","a":"x\n","n":"5"}]"#);
         assert_eq!(out.error, None);
     }
 
@@ -141,6 +177,9 @@ mod tests {
             failed: false,
             body: Bytes::from_static(b"\"rows\":7"),
         };
-        assert!(read(&answer).1.error.is_some());
+        let text = text_of(&answer);
+        let out = Stored::read(HostId(3), &text);
+        assert!(out.error.is_some() && out.row_count() == 0);
+        assert_eq!(out.as_sent().get(), "[]");
     }
 }

@@ -96,6 +96,7 @@ impl Campaigns {
                 id: campaign.id,
                 sql: campaign.question.sql,
                 targets: campaign.question.targets,
+                user: campaign.question.user_id,
                 teams: campaign.question.teams,
             });
         }

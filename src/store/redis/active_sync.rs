@@ -55,6 +55,7 @@ impl Core {
                     id,
                     sql: campaign.question.sql,
                     targets: campaign.question.targets,
+                    user: campaign.question.user_id,
                     teams: campaign.question.teams,
                 };
                 self.unless_touched(id, || self.active.insert(campaign));

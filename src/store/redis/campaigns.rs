@@ -43,6 +43,7 @@ impl Core {
                 id,
                 sql: question.sql.clone(),
                 targets: Arc::clone(&question.targets),
+                user: question.user_id,
                 teams: question.teams.clone(),
             });
             self.remember_targets(id, created, &question.targets);

@@ -284,3 +284,34 @@ async fn a_host_that_checks_in_quickly_by_itself_is_not_slowed_down() {
     assert!(said["queries"].get(live(id)).is_some());
     assert!(said.get("accelerate").is_none());
 }
+
+#[tokio::test]
+async fn a_check_in_hands_out_so_many_queries_and_the_next_one_the_others() {
+    let bed = Bed::new().await;
+    let host = bed.idle_host("web-1").await;
+    let sql = format!("select '{}'", "x".repeat(60 * 1024));
+    for _ in 0..10 {
+        bed.campaign(&sql, &[host.id()]).await;
+    }
+    for _ in 0..40 {
+        bed.campaign("select 1", &[host.id()]).await;
+    }
+    let mut handed = Vec::new();
+    loop {
+        let queries = host.read().await["queries"].as_object().unwrap().clone();
+        if queries.is_empty() {
+            break;
+        }
+        let bytes: usize = queries
+            .values()
+            .map(|sql| sql.as_str().unwrap().len())
+            .sum();
+        assert!(
+            queries.len() <= 32 && bytes <= 256 * 1024,
+            "{} of {bytes} bytes",
+            queries.len()
+        );
+        handed.push(queries.len());
+    }
+    assert_eq!(handed.iter().sum::<usize>(), 50, "{handed:?}");
+}

@@ -463,3 +463,29 @@ async fn hosts_with_orbit_are_answered_so_that_they_do_not_fail() {
         200
     );
 }
+
+#[tokio::test]
+async fn answers_to_campaigns_that_are_made_up_ask_the_store_a_few_times() {
+    let bed = Bed::new().await;
+    let host = bed.idle_host("web-1").await;
+    let made_up = |from: u64| {
+        let queries =
+            (from..from + 5_000).map(|id| (format!("fleet_distributed_query_{id}"), json!([])));
+        json!({ "queries": queries.collect::<std::collections::BTreeMap<_, _>>() })
+    };
+    bed.store.appends.take();
+    for round in 0..4 {
+        assert_eq!(host.write(made_up(1_000 + round * 5_000)).await.0, 200);
+    }
+    let asked = bed.store.appends.take();
+    assert!((200..300).contains(&asked), "{asked} questions");
+    // What is true is taken.
+    let campaign = bed.campaign("select 1", &[host.id()]).await;
+    assert_eq!(
+        host.write(json!({ "queries": { format!("fleet_distributed_query_{campaign}"): [] } }))
+            .await
+            .0,
+        200
+    );
+    assert_eq!(bed.answers(campaign).await.len(), 1);
+}

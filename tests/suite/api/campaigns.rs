@@ -215,6 +215,19 @@ async fn campaigns_beyond_the_allowance_are_told_when_to_come_back() {
         .gives_as(&other, 200, Method::POST, "/queries/run", body.clone())
         .await;
     server.clock.advance(Duration::from_millis(100));
+    let (status, said) = run(&server, body.clone()).await;
+    assert_eq!(status, 429);
+    assert!(
+        said["errors"][0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("--campaigns"),
+        "{said}"
+    );
+    server
+        .gives(200, Method::POST, "/campaigns/1/stop", json!({}))
+        .await;
+    server.clock.advance(Duration::from_millis(100));
     assert_eq!(run(&server, body).await.0, 200);
 }
 

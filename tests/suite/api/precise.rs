@@ -8,6 +8,7 @@ use super::server::{NONE, Server, TOKEN};
 #[tokio::test]
 async fn ten_megabytes_of_specs_are_refused_and_change_nothing() {
     let server = Server::start().await;
+    server.host("h", None, &[]).await;
     let long = "x".repeat(10 * 1024 * 1024);
     for (path, spec) in [
         ("/spec/queries", json!({ "name": "q", "query": long })),
@@ -24,10 +25,42 @@ async fn ten_megabytes_of_specs_are_refused_and_change_nothing() {
         assert_eq!(said["errors"][0]["name"], "base");
     }
     assert_eq!(server.get("/spec/queries").await, json!({ "specs": [] }));
-    // Five megabytes are long, and a query.
-    let body = json!({ "specs": [{ "name": "q", "query": "x".repeat(5 * 1024 * 1024) }] });
-    server.post("/spec/queries", body).await;
-    assert_eq!(server.get("/queries").await["count"], 1);
+    // Five megabytes are many queries.
+    let spec =
+        |at: u32, bytes: usize| json!({ "name": format!("q{at}"), "query": "x".repeat(bytes) });
+    let specs: Vec<_> = (0..80).map(|at| spec(at, 64 * 1024)).collect();
+    server
+        .post("/spec/queries", json!({ "specs": specs }))
+        .await;
+    assert_eq!(server.get("/queries").await["count"], 80);
+    let long = spec(7, 64 * 1024 + 1);
+    for (path, body) in [
+        ("/spec/queries", json!({ "specs": [long] })),
+        ("/spec/labels", json!({ "specs": [long] })),
+        ("/queries", long.clone()),
+        ("/labels", long.clone()),
+        (
+            "/queries/run",
+            json!({ "query": long["query"], "selected": { "hosts": [1] } }),
+        ),
+    ] {
+        let said = server.gives(422, Method::POST, path, body).await;
+        assert!(
+            said["errors"][0]["reason"]
+                .as_str()
+                .unwrap()
+                .contains("65536 bytes"),
+            "{path}: {said}"
+        );
+    }
+    // All labels are asked in one check-in.
+    let labels: Vec<_> = (0..16).map(|at| spec(at, 64 * 1024)).collect();
+    server
+        .post("/spec/labels", json!({ "specs": labels }))
+        .await;
+    server
+        .gives(422, Method::POST, "/labels", spec(17, 64 * 1024))
+        .await;
 }
 
 #[tokio::test]
