@@ -2,6 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::limits::CONNECTIONS;
+
 /// Not for connections: campaigns' files, the catalog, logs, Redis, relays to other nodes. A quarter of all, and no more than this.
 const KEPT_MAX: u64 = 1024;
 
@@ -20,12 +22,18 @@ pub(super) fn connections(wanted: usize) -> usize {
         }
     };
     let possible = limit.map_or(usize::MAX, room);
-    if possible < wanted {
+    // Nobody who has asked for no number misses some of the default's.
+    if possible < wanted && wanted != CONNECTIONS {
         tracing::warn!(
             wanted,
             possible,
             "fewer connections than --connections says: raise the limit of file descriptors (LimitNOFILE= in a unit \
              file, `ulimit -Hn` in a shell)"
+        );
+    } else if possible < wanted {
+        tracing::info!(
+            possible,
+            "connections are bounded by the limit of file descriptors"
         );
     }
     wanted.min(possible)

@@ -106,7 +106,11 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
         origins: raw.origins.map(|origins| faults.origins(&origins)),
         osquery_logs: faults.one_of("osquery-logs", raw.osquery_logs, &SINKS),
         osquery_log_bytes: faults.mib("osquery-log-mib", raw.osquery_log_mib, 1280) as u64,
-        connections: faults.least("connections", raw.connections.unwrap_or(50_000), 1),
+        connections: faults.least(
+            "connections",
+            raw.connections.unwrap_or(limits::CONNECTIONS),
+            1,
+        ),
         drain: Duration::from_secs(raw.drain_s.unwrap_or(0)),
         log: faults.log(
             text(raw.log, "info,rusqlite_migration=warn"),

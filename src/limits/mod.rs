@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use rate::Allowance;
 
+/// Connections alive at once, unless `--connections` says otherwise.
+pub const CONNECTIONS: usize = 50_000;
+
 /// A message from a viewer, in bytes. Selecting a campaign takes under 200.
 pub const VIEWER_MESSAGE_BYTES: usize = 64 * 1024;
 

@@ -54,7 +54,7 @@ async fn ten_megabytes_of_specs_are_refused_and_change_nothing() {
         );
     }
     // All labels are asked in one check-in.
-    let labels: Vec<_> = (0..16).map(|at| spec(at, 64 * 1024)).collect();
+    let labels: Vec<_> = (0..15).map(|at| spec(at, 64 * 1024)).collect();
     server
         .post("/spec/labels", json!({ "specs": labels }))
         .await;
