@@ -75,12 +75,9 @@ impl Call {
         let actor = self.actor()?;
         let id = CampaignId(self.id("id")?);
         let campaign = api.parts.store.campaign(id).await?;
-        let campaign =
-            campaign.ok_or_else(|| ApiError::not_found(format_args!("Campaign {id}")))?;
-        if !actor.may_watch(&campaign) {
-            return Err(ApiError::Forbidden);
-        }
-        Ok(campaign)
+        // Which campaigns there are is nobody's business who may not watch them.
+        let campaign = campaign.filter(|campaign| actor.may_watch(campaign));
+        campaign.ok_or_else(|| ApiError::not_found(format_args!("Campaign {id}")))
     }
 
     /// A number in the path that fits 32 bits; 0, which nothing has, if it does not.
@@ -140,6 +137,17 @@ impl Call {
         object(&self.body)?;
         let read = aside(self.body.len(), || serde_json::from_slice(&self.body));
         read.map_err(|error| ApiError::Json(error.to_string()))
+    }
+
+    /// The same, where a request without a body says nothing in particular.
+    ///
+    /// # Errors
+    /// As [`Call::json`].
+    pub(super) fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, ApiError> {
+        if self.body.trim_ascii().is_empty() {
+            return Ok(T::default());
+        }
+        self.json()
     }
 
     /// The body as JSON of any shape, as it was written.

@@ -11,10 +11,11 @@ use super::Api;
 use super::audit;
 use super::call::Call;
 use super::error::ApiError;
+use super::masked::{mask, unmask};
 use super::reply::Reply;
 use super::route::{Access, Route, run};
 use super::wire::team::{agent_options, given};
-use crate::auth::Action;
+use crate::auth::{Action, Actor};
 use crate::catalog::entity::{AppConfig, Entity};
 use crate::catalog::{Edit, State};
 
@@ -31,11 +32,21 @@ pub(super) const ROUTES: &[Route] = &[
         .gives("Config"),
 ];
 
-async fn show(api: Arc<Api>, _: Call) -> Result<Reply, ApiError> {
-    Ok(shown(&api))
+/// Parts that only global admins see, as in Fleet.
+const OF_ADMINS: [&str; 6] = [
+    "agent_options",
+    "smtp_settings",
+    "sso_settings",
+    "host_expiry_settings",
+    "integrations",
+    "webhook_settings",
+];
+
+async fn show(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
+    Ok(shown(&api, call.actor()?))
 }
 
-fn shown(api: &Api) -> Reply {
+fn shown(api: &Api, actor: &Actor) -> Reply {
     let state = api.parts.catalog.read();
     let app = &state.app;
     let mut document = app.other.clone();
@@ -51,7 +62,14 @@ fn shown(api: &Api) -> Reply {
     // What was checked when it was taken reads back; if not, the client sees that there are none.
     let options = app.agent_options.as_deref();
     let options = options.and_then(|options| serde_json::from_str(options.get()).ok());
-    document.insert("agent_options".to_owned(), options.unwrap_or(Value::Null));
+    let mut options: Value = options.unwrap_or(Value::Null);
+    mask(&mut options, false);
+    document.insert("agent_options".to_owned(), options);
+    if !actor.may(Action::WriteConfig) {
+        document.retain(|part, _| !OF_ADMINS.contains(&part.as_str()));
+    }
+    let mut document = Value::Object(document);
+    mask(&mut document, true);
     Reply::json(&document)
 }
 
@@ -73,7 +91,8 @@ async fn change(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let plan = |state: &State| {
         let mut next = state.app.clone();
         if let Some(options) = &options {
-            next.agent_options.clone_from(options);
+            let known = next.agent_options.take();
+            next.agent_options = whole(options.as_deref(), known.as_deref());
         }
         if let Some(disabled) = disabled {
             next.live_query_disabled = disabled;
@@ -89,7 +108,22 @@ async fn change(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     };
     let details = json!({"global": true, "live_query_disabled": disabled});
     audit::record(&api, actor, kind, details, call.now).await;
-    Ok(shown(&api))
+    Ok(shown(&api, actor))
+}
+
+/// Agents' options as they were written, but for those that came back as asterisks.
+fn whole(options: Option<&RawValue>, known: Option<&RawValue>) -> Option<Box<RawValue>> {
+    let read = |options: &RawValue| serde_json::from_str::<Value>(options.get());
+    if let (Some(new), Some(known)) = (options, known)
+        && let (Ok(new), Ok(known)) = (read(new), read(known))
+    {
+        let mut filled = new.clone();
+        unmask(&mut filled, &known);
+        if filled != new {
+            return serde_json::value::to_raw_value(&filled).ok();
+        }
+    }
+    options.map(ToOwned::to_owned)
 }
 
 /// Takes the switch out of a document, and checks what clients read without looking.
@@ -125,7 +159,9 @@ fn switch(document: &mut Map<String, Value>) -> Result<Option<bool>, ApiError> {
 
 /// Objects are merged one level deep; everything else is replaced.
 fn merge(app: &mut AppConfig, change: &Map<String, Value>) -> Result<(), ApiError> {
-    for (key, value) in change {
+    let mut change = Value::Object(change.clone());
+    unmask(&mut change, &Value::Object(app.other.clone()));
+    for (key, value) in change.as_object().into_iter().flatten() {
         match (app.other.get_mut(key), value) {
             (Some(Value::Object(known)), Value::Object(new)) => {
                 known.extend(new.clone());

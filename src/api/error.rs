@@ -245,6 +245,7 @@ impl From<LoginError> for ApiError {
             LoginError::Failed => Self::Unauthenticated("Authentication failed"),
             LoginError::TooMany(wait) => Self::TooMany(wait),
             LoginError::Weak(reason) => Self::invalid("new_password", reason),
+            LoginError::TooManyTokens => Self::invalid("base", error.to_string()),
             LoginError::Store(error) => error.into(),
             LoginError::Contended => Self::Unavailable(error.to_string()),
             LoginError::Hash(_) | LoginError::Entropy(_) => Self::Internal(error.to_string()),

@@ -13,6 +13,7 @@ mod export;
 mod finder;
 mod hosts;
 mod labels;
+mod masked;
 mod named;
 mod openapi;
 mod page;
@@ -31,6 +32,7 @@ mod status;
 mod sync;
 mod targets;
 mod teams;
+mod tokens;
 mod users;
 mod wire;
 
@@ -226,6 +228,7 @@ fn table() -> Vec<&'static [Route]> {
         queries::ROUTES,
         teams::ROUTES,
         users::ROUTES,
+        tokens::ROUTES,
         activities::ROUTES,
         config::ROUTES,
         specs::queries::ROUTES,

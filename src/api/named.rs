@@ -168,7 +168,11 @@ pub(super) const NAMED: &[(&str, &str)] = &[
         "{created_at: time, id: int, actor_full_name: string, actor_id: int|null, actor_gravatar: string, actor_email: string, type: string, details: any}",
     ),
     (
+        "Token",
+        "{id: string, name: string, created_at: time, expires_at: time|null}",
+    ),
+    (
         "Config",
-        "{agent_options: object|null, server_settings: {live_query_disabled: bool, server_url: string, ...}, org_info: object, ...}",
+        "{agent_options?: object|null, server_settings: {live_query_disabled: bool, server_url: string, ...}, org_info: object, ...}",
     ),
 ];

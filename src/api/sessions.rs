@@ -21,7 +21,8 @@ pub(super) const ROUTES: &[Route] = &[
         .limited()
         .takes("{email: string, password: string}")
         .gives("{user: User, available_teams: [TeamSummary], token: string}"),
-    Route::post("/logout", Access::Pending, run!(logout)).says("Ends the session of the token."),
+    Route::post("/logout", Access::Pending, run!(logout))
+        .says("Ends the session of the token. A program's token is revoked instead."),
     Route::get("/me", Access::Pending, run!(me))
         .says("Whose token this is.")
         .gives("{user: User, available_teams: [TeamSummary], settings: {}}"),
@@ -73,9 +74,11 @@ async fn login(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
 async fn logout(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let actor = call.actor()?;
     // The token of a program ends by being revoked, not because somebody tried it in a browser.
-    if actor.token.expires_at.is_some() {
-        api.parts.auth.revoke(&actor.token).await?;
+    if !actor.token.is_session() {
+        let reason = "this token was made for a program and does not log out: revoke it (DELETE /users/{id}/tokens/{token})";
+        return Err(ApiError::BadRequest(reason.to_owned()));
     }
+    api.parts.auth.revoke(&actor.token).await?;
     Ok(Reply::empty())
 }
 

@@ -264,7 +264,7 @@ async fn set_secrets(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let plan = |state: &State| {
         allowed(state, actor, id, Action::Secrets)?;
         let edits = secret_edits(state, Some(id), &secrets, call.now);
-        let faults = shared_secrets(state, &edits);
+        let faults = shared_secrets(state, &edits, actor);
         if faults.is_empty() {
             Ok((edits, ()))
         } else {

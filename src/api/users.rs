@@ -18,7 +18,7 @@ use super::wire::campaign::or_default;
 use super::wire::object::objects;
 use super::wire::user::{TeamRoleIn, UserOut, parse_role};
 use crate::auth::user::{is_address, weakness};
-use crate::auth::{Action, other_admin, revoke_all};
+use crate::auth::{Action, Purpose, other_admin, revoke_all};
 use crate::catalog::entity::{Entity, Role, User};
 use crate::catalog::record::kind;
 use crate::catalog::state::user_name;
@@ -71,9 +71,6 @@ pub(super) const ROUTES: &[Route] = &[
         run!(end_sessions),
     )
     .says("Ends all of a user's sessions and revokes their tokens."),
-    Route::post("/users/{id}/tokens", Access::To(Action::Users), run!(issue))
-        .says("Makes one more token for a program's user; it is told once and never expires.")
-        .gives("{token: string}"),
 ];
 
 #[derive(Deserialize)]
@@ -130,7 +127,7 @@ fn shown(api: &Api, id: UserId) -> Result<Reply, ApiError> {
     Ok(Reply::json(&json!({"user": UserOut::of(user, &state)})))
 }
 
-fn numbered(state: &State, id: UserId) -> Result<&Arc<User>, ApiError> {
+pub(super) fn numbered(state: &State, id: UserId) -> Result<&Arc<User>, ApiError> {
     let user = state.users.get(&id).map(|(user, _)| user);
     user.ok_or_else(|| ApiError::not_found(format_args!("User {id}")))
 }
@@ -152,7 +149,11 @@ async fn create_program(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
         body.email = Some(format!("program-{number:016x}@localhost"));
     }
     let id = make(&api, &call, body).await?;
-    let token = api.parts.auth.issue(id, None, call.now).await?;
+    let purpose = Purpose::Program {
+        name: "first".to_owned(),
+        expires_at: None,
+    };
+    let token = api.parts.auth.issue(id, purpose, call.now).await?;
     let state = api.parts.catalog.read();
     let user = UserOut::of(numbered(&state, id)?, &state);
     Ok(Reply::json(&json!({"user": user, "token": token})))
@@ -406,17 +407,4 @@ async fn end_sessions(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let details = json!({"user_id": id});
     audit::record(&api, call.actor()?, "ended_sessions", details, call.now).await;
     Ok(Reply::empty())
-}
-
-async fn issue(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
-    let id = UserId(call.id32("id")?);
-    let program = numbered(&api.parts.catalog.read(), id)?.api_only;
-    if !program {
-        let reason = "only a program's user has tokens that do not expire";
-        return Err(ApiError::BadRequest(reason.to_owned()));
-    }
-    let token = api.parts.auth.issue(id, None, call.now).await?;
-    let details = json!({"user_id": id});
-    audit::record(&api, call.actor()?, "created_token", details, call.now).await;
-    Ok(Reply::json(&json!({"token": token})))
 }

@@ -24,6 +24,9 @@ pub struct Presets {
     pub api_token: Option<String>,
 }
 
+/// What a preset token is called, by its flag.
+const PRESET: &str = "--api-token";
+
 /// What to tell the operator, once.
 #[derive(Debug)]
 pub struct FirstStart {
@@ -157,7 +160,7 @@ fn plan(
     let edits = vec![
         Edit::Create(Entity::Name(user_name(&admin.email), number)),
         Edit::Create(Entity::User(admin.clone())),
-        Edit::Overwrite(Entity::Token(token_of(admin.id, token, now))),
+        Edit::Overwrite(Entity::Token(token_of(admin.id, token, PRESET, now))),
     ];
     Ok((edits, true))
 }
@@ -179,7 +182,7 @@ async fn ensure_token(
         let Some(owner) = by_email.filter(is_admin).or_else(|| users.find(is_admin)) else {
             return Ok((Vec::new(), ()));
         };
-        let wanted = token_of(owner.id, token, now);
+        let wanted = token_of(owner.id, token, PRESET, now);
         let known = state.tokens.get(&wanted.hash);
         if known.is_some_and(|known| known.user == owner.id && known.expires_at.is_none()) {
             return Ok((Vec::new(), ()));
@@ -190,11 +193,12 @@ async fn ensure_token(
 }
 
 /// A token that never expires.
-pub(super) fn token_of(user: UserId, token: &str, now: Timestamp) -> Token {
+pub(super) fn token_of(user: UserId, token: &str, name: &str, now: Timestamp) -> Token {
     Token {
         hash: token::digest(token),
         user,
         created_at: now.secs(),
         expires_at: None,
+        name: Some(name.to_owned()),
     }
 }

@@ -28,6 +28,8 @@ use user::{HashError, PASSWORD_CHARS_MAX, Passwords};
 
 /// Sessions that one user may have at once; the oldest goes when one more begins.
 const SESSIONS_MAX: usize = 200;
+/// Tokens for programs that one user may have.
+const TOKENS_MAX: usize = 50;
 
 /// How people log in.
 #[derive(Clone, Debug)]
@@ -136,6 +138,9 @@ pub enum LoginError {
     /// The new password is not good enough, for this reason.
     #[error("weak password: {0}")]
     Weak(&'static str),
+    /// The user has as many tokens for programs as one may have.
+    #[error("a user has at most {TOKENS_MAX} tokens: revoke one that is not used")]
+    TooManyTokens,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -148,6 +153,20 @@ pub enum LoginError {
     /// Others were faster, again and again.
     #[error("too many writers at once")]
     Contended,
+}
+
+/// What a token is for.
+#[derive(Clone, Debug)]
+pub enum Purpose {
+    /// A log-in: it ends by itself.
+    Session,
+    /// A program.
+    Program {
+        /// What people call it.
+        name: String,
+        /// Seconds since the epoch; none for never.
+        expires_at: Option<u64>,
+    },
 }
 
 impl<E> From<CommitError<E>> for LoginError {
@@ -236,7 +255,7 @@ impl Auth {
     fn admit(&self, hash: &str, now: Timestamp) -> Result<Actor, AuthError> {
         let actor = self.find(hash, now)?;
         // A token made for a program stays good while its user's first password waits to be changed.
-        if actor.user.must_change_password && actor.token.expires_at.is_some() {
+        if actor.user.must_change_password && actor.token.is_session() {
             return Err(AuthError::PasswordReset(actor.user.id));
         }
         Ok(actor)
@@ -285,38 +304,49 @@ impl Auth {
         let hash = user.as_ref().and_then(|user| user.password_hash.as_deref());
         self.check(email, password, hash, address, now).await?;
         let user = user.ok_or(LoginError::Failed)?;
-        let expires_at = (!user.api_only).then(|| (now + self.settings.session).secs());
-        let token = self.issue(user.id, expires_at, now).await?;
+        let token = self.issue(user.id, Purpose::Session, now).await?;
         Ok(Login { user, token })
     }
 
-    /// Makes a token for a user; one that never expires if `expires_at` (seconds) is none.
+    /// Makes a token for a user.
     ///
     /// # Errors
-    /// When the user is gone, the store fails, or there is no randomness.
+    /// When the user is gone or has as many as they may have, the store fails, or there is no randomness.
     pub async fn issue(
         &self,
         user: UserId,
-        expires_at: Option<u64>,
+        purpose: Purpose,
         now: Timestamp,
     ) -> Result<String, LoginError> {
         let text = token::fresh()?;
+        let (name, expires_at) = match purpose {
+            Purpose::Session => (None, Some((now + self.settings.session).secs())),
+            Purpose::Program { name, expires_at } => (Some(name), expires_at),
+        };
         let token = Token {
             hash: token::digest(&text),
             user,
             created_at: now.secs(),
             expires_at,
+            name,
         };
         let plan = |state: &State| {
             if !state.users.contains_key(&user) {
-                return Err(Gone);
+                return Err(LoginError::Failed);
+            }
+            if !token.is_session() && programs_of(state, user).count() >= TOKENS_MAX {
+                return Err(LoginError::TooManyTokens);
             }
             let mut edits = surplus(state, user, now);
             edits.push(Edit::Create(Entity::Token(token.clone())));
             Ok((edits, ()))
         };
-        self.catalog.commit(plan).await?;
-        Ok(text)
+        match self.catalog.commit(plan).await {
+            Ok(()) => Ok(text),
+            Err(CommitError::Refused(refused)) => Err(refused),
+            Err(CommitError::Store(error)) => Err(error.into()),
+            Err(CommitError::Contended) => Err(LoginError::Contended),
+        }
     }
 
     /// Ends a session.
@@ -405,6 +435,12 @@ impl Auth {
     }
 }
 
+/// A user's tokens for programs.
+pub fn programs_of(state: &State, user: UserId) -> impl Iterator<Item = &Token> {
+    let tokens = state.tokens.values().map(|token| &**token);
+    tokens.filter(move |token| token.user == user && !token.is_session())
+}
+
 /// The edits that end all of a user's sessions and take all their tokens.
 #[must_use]
 pub fn revoke_all(state: &State, user: UserId) -> Vec<Edit> {
@@ -426,7 +462,7 @@ fn forget(hash: String) -> Edit {
 /// A user's sessions (not the tokens of programs), each with when it began.
 fn sessions_of(state: &State, user: UserId) -> Vec<(String, u64)> {
     let tokens = state.tokens.values();
-    let own = tokens.filter(|token| token.user == user && token.expires_at.is_some());
+    let own = tokens.filter(|token| token.user == user && token.is_session());
     own.map(|token| (token.hash.clone(), token.created_at))
         .collect()
 }

@@ -163,7 +163,12 @@ async fn new_token(
     let text = token::fresh()?;
     let plan = |state: &State| {
         let user = user(state, email)?;
-        let edits = vec![Edit::Create(Entity::Token(token_of(user.id, &text, now)))];
+        let edits = vec![Edit::Create(Entity::Token(token_of(
+            user.id,
+            &text,
+            "answerback user new-token",
+            now,
+        )))];
         Ok::<_, RecoveryError>((edits, user.email))
     };
     let email = catalog.commit(plan).await?;

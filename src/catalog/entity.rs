@@ -59,8 +59,19 @@ pub struct Token {
     pub user: UserId,
     /// Seconds since the epoch.
     pub created_at: u64,
-    /// Seconds since the epoch; none for API tokens.
+    /// Seconds since the epoch; none if it never expires.
     pub expires_at: Option<u64>,
+    /// What a program's token is for. None for sessions, and for tokens from before they had names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl Token {
+    /// Whether it was given for a password.
+    #[must_use]
+    pub const fn is_session(&self) -> bool {
+        self.name.is_none() && self.expires_at.is_some()
+    }
 }
 
 /// A way into the fleet, global or of a team.

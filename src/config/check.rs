@@ -106,11 +106,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
         origins: raw.origins.map(|origins| faults.origins(&origins)),
         osquery_logs: faults.one_of("osquery-logs", raw.osquery_logs, &SINKS),
         osquery_log_bytes: faults.mib("osquery-log-mib", raw.osquery_log_mib, 1280) as u64,
-        connections: faults.least(
-            "connections",
-            raw.connections.unwrap_or(limits::CONNECTIONS),
-            1,
-        ),
+        connections: faults.connections(raw.connections),
         drain: Duration::from_secs(raw.drain_s.unwrap_or(0)),
         log: faults.log(
             text(raw.log, "info,rusqlite_migration=warn"),
@@ -288,6 +284,10 @@ impl Collected {
             self.add(flag, "must be at least 1");
         }
         typed
+    }
+
+    fn connections(&mut self, connections: Option<usize>) -> usize {
+        self.least("connections", connections.unwrap_or(limits::CONNECTIONS), 1)
     }
 
     fn queries(&mut self, campaigns: Option<usize>, kib: Option<usize>) -> Queries {

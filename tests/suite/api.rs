@@ -16,4 +16,5 @@ mod sessions;
 mod specs;
 mod sync;
 mod tables;
+mod trust;
 mod users;

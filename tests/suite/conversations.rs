@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use answerback::auth::{self, Auth, Presets, bootstrap};
+use answerback::auth::{self, Auth, Presets, Purpose, bootstrap};
 use answerback::catalog::entity::{Entity, Host, HostDetails};
 use answerback::catalog::{Catalog, Edit, State};
 use answerback::clock::{Clock, Timestamp};
@@ -255,8 +255,11 @@ async fn results_that_a_failover_replaced_are_not_read_back_from_the_store() {
 async fn a_session_that_has_run_out_ends_its_streams_without_any_occasion() {
     let stage = Stage::set().await;
     let day = Duration::from_secs(24 * 3600);
-    let expires = Some((START + day).secs());
-    let token = stage.auth.issue(UserId(1), expires, START).await.unwrap();
+    let purpose = Purpose::Program {
+        name: "viewer".to_owned(),
+        expires_at: Some((START + day).secs()),
+    };
+    let token = stage.auth.issue(UserId(1), purpose, START).await.unwrap();
     let mut watching = stage.viewer_with(&token).await;
     let mut forever = stage.viewer().await;
     let viewers = stage.viewers.clone();

@@ -96,7 +96,7 @@ fn plan(
             edits.extend(secrets::edits(state, Some(id), wanted, now));
         }
     }
-    faults.extend(shared_secrets(state, &edits));
+    faults.extend(shared_secrets(state, &edits, actor));
     if !faults.is_empty() {
         return Err(ApiError::Invalid(faults));
     }
@@ -165,9 +165,14 @@ fn put(
 }
 
 /// A host's team is found by its secret, so that after these edits no two teams may have the same one. A global
-/// secret may be a team's as well.
+/// secret may be a team's as well if its admin says so: a team's admin would take in all new hosts by it.
 #[must_use]
-pub(crate) fn shared_secrets(state: &State, edits: &[Edit]) -> Vec<Fault> {
+pub(crate) fn shared_secrets(state: &State, edits: &[Edit], actor: &Actor) -> Vec<Fault> {
+    let is_global = |text: &str| {
+        let mut secrets = state.secrets.values();
+        secrets.any(|secret| secret.team.is_none() && secret.secret == text)
+    };
+    let may_share = actor.may(Action::Secrets);
     let mut owners: HashMap<&str, Vec<TeamId>> = HashMap::new();
     let gone = |key: &String| {
         edits.iter().any(|edit| match edit {
@@ -191,6 +196,12 @@ pub(crate) fn shared_secrets(state: &State, edits: &[Edit]) -> Vec<Fault> {
                 && secret.team.is_some_and(|team| !teams.contains(&team))
                 && !gone(key)
         });
+        if !may_share && is_global(text) {
+            faults.push(Fault {
+                name: "secrets".to_owned(),
+                reason: "a secret is taken already: choose another".to_owned(),
+            });
+        }
         if teams.len() > 1 || elsewhere.count() > 0 {
             faults.push(Fault {
                 name: "secrets".to_owned(),

@@ -27,7 +27,7 @@ pub(crate) struct TeamOut<'a> {
 }
 
 impl<'a> TeamOut<'a> {
-    /// The team, with its secrets for who may see them.
+    /// The team, with its secrets and options for who may see them.
     #[must_use]
     pub(crate) fn of(team: &'a Team, state: &State, with_secrets: bool) -> Self {
         let users = state.users.values();
@@ -37,7 +37,7 @@ impl<'a> TeamOut<'a> {
             id: team.id,
             name: &team.name,
             description: &team.description,
-            agent_options: team.agent_options.as_deref(),
+            agent_options: team.agent_options.as_deref().filter(|_| with_secrets),
             user_count: users.count(),
             host_count: state.hosts.of_team(team.id).map_or(0, RoaringBitmap::len),
             secrets: with_secrets.then(|| secrets_of(state, Some(team.id))),

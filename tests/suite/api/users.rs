@@ -161,9 +161,9 @@ async fn programs_have_tokens_that_last_until_they_are_revoked() {
         server
             .gives_as(token, 200, Method::GET, "/hosts", NONE)
             .await;
-        // No end by accident.
+        // No end by accident, and no word that there was one.
         server
-            .gives_as(token, 200, Method::POST, "/logout", NONE)
+            .gives_as(token, 400, Method::POST, "/logout", NONE)
             .await;
     }
     let path = format!("/users/{id}/sessions");
@@ -185,4 +185,93 @@ async fn programs_have_tokens_that_last_until_they_are_revoked() {
     assert_eq!(said["user"]["force_password_reset"], true);
     // A preset token stays good.
     server.gives_as(TOKEN, 200, Method::GET, "/me", NONE).await;
+}
+
+#[tokio::test]
+async fn a_programs_tokens_are_named_dated_revoked_and_bounded_and_its_log_ins_end() {
+    let server = Server::start().await;
+    let program = json!({"name": "p", "email": "p@example.com", "password": "a good long password", "global_role": "observer"});
+    let made = server.post("/users/api_only", program).await;
+    let id = made["user"]["id"].clone();
+    let tokens = format!("/users/{id}/tokens");
+    let dated = server
+        .post(&tokens, json!({"name": "ci", "expires_in_days": 2}))
+        .await;
+    let named = server.post(&tokens, json!({"name": "backup"})).await;
+    let listed = server.get(&tokens).await;
+    let names: Vec<_> = listed["tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|token| token["name"].clone())
+        .collect();
+    assert_eq!(names.len(), 3, "{listed}");
+    assert!(
+        names.contains(&json!("first")) && names.contains(&json!("ci")),
+        "{listed}"
+    );
+    assert!(!listed.to_string().contains("abk_"), "{listed}");
+    for wrong in [
+        json!({"expires_in_days": 0}),
+        json!({"expires_in_days": 4_000}),
+        json!({"name": "a\u{202e}b"}),
+    ] {
+        server.gives(422, Method::POST, &tokens, wrong).await;
+    }
+    let named_token = named["token"].as_str().unwrap();
+    let one = format!("{tokens}/{}", named["id"].as_str().unwrap());
+    server
+        .gives_as(named_token, 200, Method::GET, "/hosts", NONE)
+        .await;
+    server.gives(200, Method::DELETE, &one, NONE).await;
+    server
+        .gives_as(named_token, 401, Method::GET, "/hosts", NONE)
+        .await;
+    server.gives(404, Method::DELETE, &one, NONE).await;
+    for _ in 2..50 {
+        server.post(&tokens, json!(null)).await;
+    }
+    let said = server.gives(422, Method::POST, &tokens, json!(null)).await;
+    assert!(
+        said["errors"][0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("50 tokens"),
+        "{said}"
+    );
+    server
+        .clock
+        .advance(std::time::Duration::from_secs(3 * 24 * 3600));
+    let dated = dated["token"].as_str().unwrap();
+    server
+        .gives_as(dated, 401, Method::GET, "/hosts", NONE)
+        .await;
+}
+
+#[tokio::test]
+async fn a_log_in_of_a_program_ends_like_one_of_a_person() {
+    let server = Server::start().await;
+    let program = json!({"name": "p", "email": "p@example.com", "password": "a good long password", "global_role": "observer"});
+    server.post("/users/api_only", program).await;
+    let log_in = json!({"email": "p@example.com", "password": "a good long password"});
+    let session = server.post("/login", log_in.clone()).await["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let other = server.post("/login", log_in).await["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    server
+        .gives_as(&session, 200, Method::POST, "/logout", NONE)
+        .await;
+    server
+        .gives_as(&session, 401, Method::GET, "/hosts", NONE)
+        .await;
+    server
+        .clock
+        .advance(std::time::Duration::from_secs(30 * 24 * 3600));
+    server
+        .gives_as(&other, 401, Method::GET, "/hosts", NONE)
+        .await;
 }
