@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use answerback::cli::{Cli, Command, Serve, migrate, query, user};
-use answerback::config::{Raw, Settings, check};
+use answerback::config::{Raw, Settings, check, secrets};
 use answerback::shutdown::Shutdown;
 use answerback::{app, telemetry};
 use clap::Parser;
@@ -61,12 +61,20 @@ fn settings(serve: Serve) -> Result<Settings, String> {
         .config
         .as_deref()
         .map_or_else(|| Ok(Raw::default()), Raw::from_file)?;
-    check(serve.settings.or(file)).map_err(|faults| faults.to_string())
+    // Each by itself, so that a secret typed wins over a file that the configuration names, and the other way round.
+    let typed = serve.settings.with_secrets_of_files()?;
+    let raw = typed.or(file.with_secrets_of_files()?);
+    check(raw).map_err(|faults| faults.to_string())
 }
 
 async fn run(settings: Settings) -> ExitCode {
     if let Err(error) = telemetry::logging::install(&settings.log) {
         return complain(&error, USAGE);
+    }
+    for flag in secrets::shown_by(std::env::args_os()) {
+        tracing::warn!(
+            "--{flag} shows its secret to every user of this machine (ps): give --{flag}-file, or a variable"
+        );
     }
     match app::run(settings, Shutdown::new(STOP_WITHIN)).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::sync::Mutex;
-use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::path::FullPath;
+use warp::reject::not_found;
 use warp::reply::Response;
+use warp::{Filter, Rejection};
 
+use crate::net::ConnInfo;
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 
@@ -68,52 +70,107 @@ impl Ops {
 
 /// Where tools of Fleet's ask, without a token, whether there is a server at all.
 const VERSION: &str = "/version";
+/// To strangers who ask for metrics.
+const NOT_HERE: &str = "metrics are for programs on the broker's machine: start it with --metrics-listen ADDR:PORT for a \
+                        scraper elsewhere, or with --metrics-open\n";
 
 fn version() -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!("{{\"version\":\"{version}\"}}\n")
 }
 
+/// Whose requests these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Everybody; metrics and reasons are for programs on this machine.
+    Strangers,
+    /// Everybody, who may see all of it.
+    Everybody,
+    /// Nobody: `/readyz` and `/metrics` are served elsewhere.
+    Nobody,
+}
+
+/// What a proxy in front of the broker adds, so that a stranger behind it is none of this machine's programs.
+const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+
+impl Audience {
+    fn may_see(self, connection: Option<&ConnInfo>, headers: &HeaderMap) -> bool {
+        let is_local = || {
+            connection.is_some_and(|connection| connection.peer.ip().to_canonical().is_loopback())
+                && !FORWARDED.iter().any(|name| headers.contains_key(*name))
+        };
+        match self {
+            Self::Everybody => true,
+            Self::Strangers => is_local(),
+            Self::Nobody => false,
+        }
+    }
+}
+
 /// `GET /healthz`, `/readyz`, `/metrics` and `/version`; rejects every other path.
 #[must_use]
-pub fn routes(ops: Arc<Ops>) -> BoxedFilter<(Response,)> {
-    warp::path::full()
+pub fn routes(ops: Arc<Ops>, audience: Audience) -> BoxedFilter<(Response,)> {
+    let request = warp::path::full()
         .and(warp::method())
-        .and_then(move |path: FullPath, method: Method| {
-            let ops = Arc::clone(&ops);
-            async move {
-                let (status, text) = match path.as_str() {
-                    "/healthz" | "/readyz" | "/metrics" | VERSION
-                        if method != Method::GET && method != Method::HEAD =>
-                    {
-                        (StatusCode::METHOD_NOT_ALLOWED, String::new())
-                    }
-                    "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
-                    "/readyz" => ops.readiness().await,
-                    VERSION => (StatusCode::OK, version()),
-                    "/metrics" => (
-                        StatusCode::OK,
-                        ops.metrics
-                            .as_ref()
-                            .map(Metrics::render)
-                            .unwrap_or_default(),
-                    ),
-                    _ => return Err(warp::reject::not_found()),
-                };
-                let mut response = Response::new(text.into());
-                *response.status_mut() = status;
-                let headers = response.headers_mut();
-                if status == StatusCode::METHOD_NOT_ALLOWED {
-                    headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        .and(warp::ext::optional::<ConnInfo>())
+        .and(warp::header::headers_cloned());
+    request
+        .and_then(
+            move |path: FullPath, method, connection: Option<ConnInfo>, headers| {
+                let ops = Arc::clone(&ops);
+                async move {
+                    let may_see = audience.may_see(connection.as_ref(), &headers);
+                    ops.answer(path.as_str(), &method, audience, may_see).await
                 }
-                let kind = match path.as_str() {
-                    VERSION => "application/json; charset=utf-8",
-                    _ => "text/plain; charset=utf-8",
-                };
-                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-                Ok(response)
-            }
-        })
+            },
+        )
         .boxed()
+}
+
+impl Ops {
+    async fn answer(
+        &self,
+        path: &str,
+        method: &Method,
+        audience: Audience,
+        may_see: bool,
+    ) -> Result<Response, Rejection> {
+        let is_read = [Method::GET, Method::HEAD].contains(method);
+        let (status, text) = match path {
+            "/readyz" | "/metrics" if audience == Audience::Nobody => return Err(not_found()),
+            "/healthz" | "/readyz" | "/metrics" | VERSION if !is_read => {
+                (StatusCode::METHOD_NOT_ALLOWED, String::new())
+            }
+            "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
+            "/readyz" => match self.readiness().await {
+                (status, _) if !may_see && !status.is_success() => {
+                    (status, "not ready\n".to_owned())
+                }
+                told => told,
+            },
+            VERSION => (StatusCode::OK, version()),
+            "/metrics" if !may_see => (StatusCode::FORBIDDEN, NOT_HERE.to_owned()),
+            "/metrics" => {
+                let metrics = self.metrics.as_ref();
+                (
+                    StatusCode::OK,
+                    metrics.map(Metrics::render).unwrap_or_default(),
+                )
+            }
+            _ => return Err(not_found()),
+        };
+        let mut response = Response::new(text.into());
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        let kind = match path {
+            VERSION => "application/json; charset=utf-8",
+            _ => "text/plain; charset=utf-8",
+        };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
 }

@@ -9,6 +9,7 @@ mod start;
 mod stores;
 pub mod trial;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +21,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::agents::Front;
 use crate::cli::demo;
-use crate::config::{Settings, TlsFiles};
+use crate::config::{MetricsFor, Settings, TlsFiles};
 use crate::net::{self, Listener};
-use crate::ops::Ops;
+use crate::ops::{Audience, Ops};
 use crate::shutdown::{Deadline, Shutdown, Signals};
 use start::Parts;
 
@@ -46,7 +47,8 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let relay = nodes::relay(&parts, &settings, address, tls.as_ref()).await?;
     let results = routes::mounts(&parts, &settings, relay);
     // The busiest first.
-    let rest = net::Filtered(warp::service(routes::rest(&parts, Arc::clone(&ops))));
+    let rest = routes::rest(&parts, Arc::clone(&ops), audience(&settings));
+    let rest = net::Filtered(warp::service(rest));
     let service = Front::new(Arc::clone(&parts.agents), results.in_front_of(rest));
 
     let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
@@ -57,6 +59,9 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         &tasks,
         &over,
     );
+    if let MetricsFor::At(address) = settings.metrics {
+        serve_machinery(address, &ops, &net_settings, &tasks, &over)?;
+    }
     tasks.spawn(net::serve(
         listener,
         tls,
@@ -73,12 +78,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
             enroll_secret: parts.enroll_secret.clone(),
             interval: DEMO_INTERVAL,
         };
-        let over = over.clone();
-        tasks.spawn(async move {
-            if let Err(error) = demo::run(play, over).await {
-                tracing::error!(%error, "the demo cannot be played");
-            }
-        });
+        tasks.spawn(play_demo(play, over.clone()));
     }
     let signals = shutdown.clone();
     let until = over.clone();
@@ -92,6 +92,41 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     ops.drain();
     shut_down(&shutdown.begin(), parts, &results, &tasks, &over).await;
     Ok(())
+}
+
+/// Serves metrics where nobody else comes.
+fn serve_machinery(
+    address: SocketAddr,
+    ops: &Arc<Ops>,
+    settings: &net::Settings,
+    tasks: &TaskTracker,
+    over: &CancellationToken,
+) -> anyhow::Result<()> {
+    let listener = Listener::bind(address, settings)
+        .with_context(|| format!("cannot listen on {address} for metrics"))?;
+    let service = net::Filtered(warp::service(routes::machinery(Arc::clone(ops))));
+    tasks.spawn(net::serve(
+        listener,
+        None,
+        service,
+        settings.clone(),
+        over.child_token(),
+    ));
+    Ok(())
+}
+
+async fn play_demo(play: demo::DemoSettings, over: CancellationToken) {
+    if let Err(error) = demo::run(play, over).await {
+        tracing::error!(%error, "the demo cannot be played");
+    }
+}
+
+const fn audience(settings: &Settings) -> Audience {
+    match settings.metrics {
+        MetricsFor::Machine => Audience::Strangers,
+        MetricsFor::Everybody => Audience::Everybody,
+        MetricsFor::At(_) => Audience::Nobody,
+    }
 }
 
 /// Sessions first: neither their sockets nor their streaming responses end by themselves, and HTTP would wait for

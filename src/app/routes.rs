@@ -11,7 +11,7 @@ use warp::reply::Response;
 
 use super::start::Parts;
 use crate::config::Settings;
-use crate::ops::{self, Ops};
+use crate::ops::{self, Audience, Ops};
 use crate::sockjs::settings::{Origins, Timing};
 use crate::sockjs::{self, Close};
 use crate::transport::{Bounds, Mount, Mounted, Relay, Surroundings};
@@ -76,9 +76,9 @@ pub(super) fn mounts(parts: &Parts, settings: &Settings, relay: Option<Arc<Relay
 }
 
 /// What neither agents nor viewers ask for; what no face knows is 404.
-pub(super) fn rest(parts: &Parts, ops: Arc<Ops>) -> BoxedFilter<(Response,)> {
+pub(super) fn rest(parts: &Parts, ops: Arc<Ops>, audience: Audience) -> BoxedFilter<(Response,)> {
     api::routes(Arc::clone(&parts.api))
-        .or(ops::routes(ops))
+        .or(ops::routes(ops, audience))
         .unify()
         .or(console::routes())
         .unify()
@@ -86,6 +86,12 @@ pub(super) fn rest(parts: &Parts, ops: Arc<Ops>) -> BoxedFilter<(Response,)> {
         .unify()
         .map(unsniffed)
         .boxed()
+}
+
+/// For machinery that is reached at an address of its own.
+pub(super) fn machinery(ops: Arc<Ops>) -> BoxedFilter<(Response,)> {
+    let routes = ops::routes(ops, Audience::Everybody);
+    routes.recover(nowhere).unify().map(unsniffed).boxed()
 }
 
 /// Browsers must not take an answer for another type than it says.

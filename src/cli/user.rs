@@ -70,6 +70,9 @@ pub struct Place {
         hide_env_values = true
     )]
     pub store: Option<String>,
+    /// A file with the store's URL, for one with a password
+    #[arg(long, env = "ANSWERBACK_STORE_FILE", value_name = "FILE")]
+    pub store_file: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -114,11 +117,21 @@ fn settings(place: Place) -> Result<Settings, String> {
         .as_deref()
         .map_or_else(|| Ok(Raw::default()), Raw::from_file)?;
     // The rest of the file is not needed, and may be wrong.
-    let raw = Raw {
-        data_dir: place.data_dir.or(file.data_dir),
-        store: place.store.or(file.store),
+    let file = Raw {
+        data_dir: file.data_dir,
+        store: file.store,
+        store_file: file.store_file,
         ..Raw::default()
     };
+    let typed = Raw {
+        data_dir: place.data_dir,
+        store: place.store,
+        store_file: place.store_file,
+        ..Raw::default()
+    };
+    let raw = typed
+        .with_secrets_of_files()?
+        .or(file.with_secrets_of_files()?);
     check(raw).map_err(|faults| faults.to_string())
 }
 

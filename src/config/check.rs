@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::origin;
 use super::raw::Raw;
-use super::{Hosts, Logs, Node, Presets, Queries, Settings, StoreUrl, TlsFiles};
+use super::{Hosts, Logs, MetricsFor, Node, Presets, Queries, Settings, StoreUrl, TlsFiles};
 use crate::auth::user;
 use crate::limits;
 use crate::results::Rules;
@@ -55,6 +55,7 @@ pub fn check(raw: Raw) -> Result<Settings, Faults> {
 
 fn settings(faults: &mut Collected, raw: Raw) -> Settings {
     let text = |typed: Option<String>, default: &str| typed.unwrap_or_else(|| default.to_owned());
+    let rules = rules(faults, &raw);
     Settings {
         listen: faults.parse("listen", &text(raw.listen, "127.0.0.1:8080")),
         store: faults.store(&text(raw.store, "embedded")),
@@ -81,12 +82,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
                 .node_secret
                 .map(|secret| faults.not_empty("node-secret", secret)),
         },
-        rules: rules(
-            faults.seconds("unclaimed-s", raw.unclaimed_s),
-            raw.resume_grace_s,
-            faults.seconds("retention-s", raw.retention_s),
-            faults.seconds("overdue-s", raw.overdue_s),
-        ),
+        rules,
         live_query_rest_period: faults
             .seconds("live-query-rest-period-s", raw.live_query_rest_period_s)
             .map_or(Duration::from_secs(25), Duration::from_secs),
@@ -106,6 +102,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
         origins: raw.origins.map(|origins| faults.origins(&origins)),
         osquery_logs: faults.one_of("osquery-logs", raw.osquery_logs, &SINKS),
         osquery_log_bytes: faults.mib("osquery-log-mib", raw.osquery_log_mib, 1280) as u64,
+        metrics: faults.metrics(raw.metrics_listen, raw.metrics_open),
         connections: faults.connections(raw.connections),
         drain: Duration::from_secs(raw.drain_s.unwrap_or(0)),
         log: faults.log(
@@ -124,17 +121,15 @@ const SINKS: [(&str, Logs); 3] = [
     ("none", Logs::None),
 ];
 
-fn rules(
-    unclaimed: Option<u64>,
-    grace: Option<u64>,
-    retention: Option<u64>,
-    overdue: Option<u64>,
-) -> Rules {
+fn rules(faults: &mut Collected, raw: &Raw) -> Rules {
+    let unclaimed = faults.seconds("unclaimed-s", raw.unclaimed_s);
+    let retention = faults.seconds("retention-s", raw.retention_s);
+    let overdue = faults.seconds("overdue-s", raw.overdue_s);
     let or = |seconds: Option<u64>, default| seconds.map_or(default, Duration::from_secs);
     let rules = Rules::default();
     Rules {
         unclaimed: or(unclaimed, rules.unclaimed),
-        resume_grace: or(grace, rules.resume_grace),
+        resume_grace: or(raw.resume_grace_s, rules.resume_grace),
         retention: or(retention, rules.retention),
         overdue: or(overdue, rules.overdue),
         ..rules
@@ -284,6 +279,21 @@ impl Collected {
             self.add(flag, "must be at least 1");
         }
         typed
+    }
+
+    fn metrics(&mut self, listen: Option<String>, open: Option<bool>) -> MetricsFor {
+        match (listen, open.unwrap_or(false)) {
+            (None, false) => MetricsFor::Machine,
+            (None, true) => MetricsFor::Everybody,
+            (Some(address), false) => MetricsFor::At(self.parse("metrics-listen", &address)),
+            (Some(_), true) => {
+                self.add(
+                    "metrics-open",
+                    "has no meaning with --metrics-listen: leave one out",
+                );
+                MetricsFor::Machine
+            }
+        }
     }
 
     fn connections(&mut self, connections: Option<usize>) -> usize {

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod origin;
 mod raw;
+pub mod secrets;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub osquery_logs: Logs,
     /// Bytes of the files of each kind of osquery's logs.
     pub osquery_log_bytes: u64,
+    /// Who may read metrics.
+    pub metrics: MetricsFor,
     /// Connections alive at once.
     pub connections: usize,
     /// Over how long a stop spreads its goodbyes.
@@ -81,6 +84,17 @@ pub struct Presets {
     pub api_token: Option<String>,
     /// The first enroll secret.
     pub enroll_secret: Option<String>,
+}
+
+/// Who may read metrics, and why the broker is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsFor {
+    /// Programs on this machine, where the broker listens.
+    Machine,
+    /// Everybody, where the broker listens.
+    Everybody,
+    /// Whoever reaches this address.
+    At(SocketAddr),
 }
 
 /// What users may ask.

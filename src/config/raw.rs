@@ -14,13 +14,28 @@ pub struct Raw {
     /// Where to listen, ADDR:PORT [default: 127.0.0.1:8080]
     #[arg(long, env = "ANSWERBACK_LISTEN", value_name = "ADDR:PORT")]
     pub listen: Option<String>,
+    /// Where to serve /metrics and /readyz over plain HTTP, ADDR:PORT; then nowhere else [default: where it listens, for
+    /// programs on this machine]
+    #[arg(long, env = "ANSWERBACK_METRICS_LISTEN", value_name = "ADDR:PORT")]
+    pub metrics_listen: Option<String>,
+    /// Serve /metrics where it listens to everybody, and /readyz with the reasons
+    #[arg(long, env = "ANSWERBACK_METRICS_OPEN", num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub metrics_open: Option<bool>,
     /// Where the embedded store keeps its files [default: answerback-data]
     #[arg(long, env = "ANSWERBACK_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// `embedded`, or a Redis URL: redis://, rediss://, redis+sentinel://, redis+cluster://; valkey likewise
     /// [default: embedded]
-    #[arg(long, env = "ANSWERBACK_STORE", value_name = "URL")]
+    #[arg(
+        long,
+        env = "ANSWERBACK_STORE",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub store: Option<String>,
+    /// A file with the store's URL, for one with a password
+    #[arg(long, env = "ANSWERBACK_STORE_FILE", value_name = "FILE")]
+    pub store_file: Option<PathBuf>,
     /// Simulate so many hosts that enroll and answer over real HTTP. A demo, never on unless asked
     #[arg(long, env = "ANSWERBACK_DEMO", value_name = "N")]
     pub demo: Option<usize>,
@@ -63,6 +78,9 @@ pub struct Raw {
         hide_env_values = true
     )]
     pub admin_password: Option<String>,
+    /// A file with it
+    #[arg(long, env = "ANSWERBACK_ADMIN_PASSWORD_FILE", value_name = "FILE")]
+    pub admin_password_file: Option<PathBuf>,
     /// The first admin's API token, instead of one made up
     #[arg(
         long,
@@ -71,6 +89,9 @@ pub struct Raw {
         hide_env_values = true
     )]
     pub api_token: Option<String>,
+    /// A file with it
+    #[arg(long, env = "ANSWERBACK_API_TOKEN_FILE", value_name = "FILE")]
+    pub api_token_file: Option<PathBuf>,
     /// The first enroll secret, instead of one made up
     #[arg(
         long,
@@ -79,6 +100,9 @@ pub struct Raw {
         hide_env_values = true
     )]
     pub enroll_secret: Option<String>,
+    /// A file with it
+    #[arg(long, env = "ANSWERBACK_ENROLL_SECRET_FILE", value_name = "FILE")]
+    pub enroll_secret_file: Option<PathBuf>,
     /// This node's name among many; must differ from node to node [default: made up at each start]
     #[arg(long, env = "ANSWERBACK_NODE", value_name = "NAME")]
     pub node: Option<String>,
@@ -94,6 +118,9 @@ pub struct Raw {
         hide_env_values = true
     )]
     pub node_secret: Option<String>,
+    /// A file with it
+    #[arg(long, env = "ANSWERBACK_NODE_SECRET_FILE", value_name = "FILE")]
+    pub node_secret_file: Option<PathBuf>,
     /// Seconds that a campaign may stay unwatched before the reaper cancels it [default: 60]
     #[arg(long, env = "ANSWERBACK_UNCLAIMED_S", value_name = "SECONDS")]
     pub unclaimed_s: Option<u64>,
@@ -191,8 +218,9 @@ impl Raw {
     pub fn or(self, file: Raw) -> Raw {
         or_each!(
             self, file,
-            listen data_dir store demo tls_cert tls_key tls_self_signed tls_names insecure_http trusted_proxies
-            admin_email admin_password api_token enroll_secret node advertise node_secret unclaimed_s
+            listen metrics_listen metrics_open data_dir store store_file demo tls_cert tls_key tls_self_signed tls_names insecure_http trusted_proxies
+            admin_email admin_password admin_password_file api_token api_token_file enroll_secret enroll_secret_file node
+            advertise node_secret node_secret_file unclaimed_s
             resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only accept_eviction log_mib
             campaigns sql_kib hosts enroll_rate fsync
             sockjs_response_limit heartbeat_s sockjs_url origins osquery_logs osquery_log_mib connections drain_s log log_format
@@ -204,6 +232,7 @@ impl Raw {
     pub(super) fn without_empty(mut self) -> Raw {
         for text in [
             &mut self.listen,
+            &mut self.metrics_listen,
             &mut self.store,
             &mut self.admin_email,
             &mut self.admin_password,

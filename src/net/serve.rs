@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
-use http::header::STRICT_TRANSPORT_SECURITY;
-use http::{HeaderValue, Request, Response};
+use http::header::{HOST, STRICT_TRANSPORT_SECURITY};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
@@ -53,7 +53,7 @@ pub async fn serve<S, B>(
 ) where
     S: Service<Arrival, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
-    B: Body + Send + 'static,
+    B: Body + From<Bytes> + Send + 'static,
     B::Data: Buf + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -113,7 +113,7 @@ impl<S, B> Shared<S>
 where
     S: Service<Arrival, Response = Response<B>, Error = Infallible> + Clone + Sync,
     S::Future: Send,
-    B: Body + Send + 'static,
+    B: Body + From<Bytes> + Send + 'static,
     B::Data: Buf + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -165,6 +165,13 @@ where
         }
     }
 
+    async fn answer(&self, arrival: Arrival) -> Result<Response<B>, Infallible> {
+        match has_one_host(&arrival.request) {
+            true => self.service.clone().call(arrival).await,
+            false => Ok(no_host()),
+        }
+    }
+
     /// Serves requests until the connection ends or a response is handed over; who writes that.
     async fn requests(
         &self,
@@ -187,7 +194,7 @@ where
                 connection,
                 request,
             };
-            handed.unless(self.service.clone().call(arrival), (info.tls, &place))
+            handed.unless(self.answer(arrival), (info.tls, &place))
         });
         let connection = self.http.serve_connection(TokioIo::new(socket), service);
         // In a box, because a future keeps room for every place that a value passes through.
@@ -227,6 +234,23 @@ where
         part(Pin::into_inner(connection).into_parts()?, late).await;
         None
     }
+}
+
+/// Two servers in a row must not take a request for two different hosts' (RFC 9112, 3.2).
+fn has_one_host<T>(request: &Request<T>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => true,
+        (None, _) => request.version() != Version::HTTP_11,
+        _ => false,
+    }
+}
+
+fn no_host<B: From<Bytes>>() -> Response<B> {
+    const TEXT: &[u8] = b"a request must have one Host header\n";
+    let mut response = Response::new(Bytes::from_static(TEXT).into());
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response
 }
 
 /// Why hyper serves a connection no longer.

@@ -18,6 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::tls::Trust;
+use crate::config::secrets::from_file;
 use output::Output;
 use rest::Rest;
 use stream::{Place, Stream};
@@ -76,9 +77,18 @@ pub struct Query {
     /// The broker
     #[arg(long, env = "ANSWERBACK_URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
-    /// An API token
-    #[arg(long, env = "ANSWERBACK_API_TOKEN", hide_env_values = true)]
+    /// An API token. As a flag it shows in `ps`: a file or the variable does not
+    #[arg(
+        long,
+        env = "ANSWERBACK_API_TOKEN",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
     pub token: String,
+    /// A file with the API token
+    #[arg(long, env = "ANSWERBACK_API_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Take any certificate
     #[arg(long)]
     pub tls_skip_verify: bool,
@@ -88,6 +98,23 @@ pub struct Query {
 }
 
 impl Query {
+    /// The token, from wherever it is given.
+    fn find_token(&mut self) -> Result<(), String> {
+        // A variable may hold one as well; the file is meant.
+        if let Some(file) = self.token_file.take() {
+            let mut token = None;
+            from_file("token", &mut token, Some(file))?;
+            self.token = token.unwrap_or_default();
+        }
+        if self.token.is_empty() {
+            return Err(
+                "give an API token: --token-file FILE, or the variable ANSWERBACK_API_TOKEN"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
     /// What clap cannot see: something must be asked, of somebody, of a broker that has a URL.
     fn check(&self) -> Result<(), String> {
         let asks = [&self.sql, &self.query, &self.query_name];
@@ -152,9 +179,9 @@ impl From<io::Error> for Stop {
 }
 
 /// Runs the command.
-pub async fn run(query: Query) -> ExitCode {
+pub async fn run(mut query: Query) -> ExitCode {
     let mut output = Output::new(query.pretty, query.quiet);
-    if let Err(usage) = query.check() {
+    if let Err(usage) = query.find_token().and_then(|()| query.check()) {
         output.complain(&usage);
         return ExitCode::from(USAGE);
     }
