@@ -95,6 +95,7 @@ impl Bench {
             let rest = warp::service(warp::any().map(warp::reply).map(Reply::into_response));
             let mut service = Front::new(Arc::clone(&self.agents), net::Filtered(rest));
             let connection = ConnInfo {
+                certified: false,
                 peer: ([127, 0, 0, 1], 1).into(),
                 tls: false,
                 hands_over: false,

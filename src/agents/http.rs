@@ -1,7 +1,6 @@
 //! Paths, bodies and refusals in the shapes that osquery knows.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -26,7 +25,7 @@ use crate::limits;
 use crate::limits::account::Party;
 use crate::limits::rate::Wait;
 use crate::net::body::{self, BodyError};
-use crate::net::{Answering, Arrival, aside};
+use crate::net::{Answering, Arrival, ConnInfo, aside};
 use crate::sampled;
 use crate::store::StoreError;
 use crate::telemetry::metrics::names;
@@ -78,9 +77,9 @@ where
         let agents = Arc::clone(&self.agents);
         // Parted here and not in the future, which keeps room for every place that a value passes through.
         let (head, body) = arrival.request.into_parts();
-        let peer = arrival.connection.peer.ip();
+        let connection = arrival.connection;
         Box::pin(async move {
-            let answer = agents.call(route, &head, body, peer).await;
+            let answer = agents.call(route, &head, body, connection).await;
             Ok(answer.unwrap_or_else(|refusal| refusal.response(route)))
         })
     }
@@ -92,7 +91,7 @@ impl Agents {
         route: Route,
         head: &Parts,
         body: B,
-        peer: IpAddr,
+        connection: ConnInfo,
     ) -> Result<Response, Refusal>
     where
         B: http_body::Body,
@@ -108,6 +107,10 @@ impl Agents {
         }
         let headers = &head.headers;
         let stream = BodyDataStream::new(body);
+        if self.settings.client_certificates && !connection.certified {
+            body::discard(headers, stream).await;
+            return Err(Refusal::NoCertificate);
+        }
         let known = match node_key(headers) {
             None => None,
             Some(key) => match self.host(key).await {
@@ -119,7 +122,10 @@ impl Agents {
             },
         };
         let now = self.clock.now();
-        let address = || self.settings.trusted_proxies.client_address(peer, headers);
+        let address = || {
+            let proxies = &self.settings.trusted_proxies;
+            proxies.client_address(connection.peer.ip(), headers)
+        };
         let who = || match &known {
             Some(host) => Party::Host(host.id.0),
             None => Party::Address(address()),
@@ -215,6 +221,11 @@ pub(super) enum Refusal {
     /// It must enroll first; osquery does so on hearing `node_invalid`.
     #[error("authentication error: invalid node key")]
     UnknownNode,
+    /// It must show a certificate, and has shown none.
+    #[error(
+        "agents must show a client certificate here (osquery: --tls_client_cert and --tls_client_key)"
+    )]
+    NoCertificate,
     /// Its enrolment was refused.
     #[error("enroll failed: {0}")]
     Enroll(&'static str),
@@ -271,7 +282,7 @@ impl Refusal {
     const fn status(&self) -> StatusCode {
         match self {
             Self::UnknownNode | Self::Enroll(_) => StatusCode::UNAUTHORIZED,
-            Self::Full(_) => StatusCode::FORBIDDEN,
+            Self::Full(_) | Self::NoCertificate => StatusCode::FORBIDDEN,
             Self::Limited(_) | Self::LogRate(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Body(fault) => fault.status(),

@@ -68,6 +68,8 @@ pub struct Settings {
     pub enrolments: Allowance,
     /// Hosts in all.
     pub hosts_max: u64,
+    /// Whether agents must show a certificate.
+    pub client_certificates: bool,
 }
 
 impl Default for Settings {
@@ -86,6 +88,7 @@ impl Default for Settings {
             enroll_failures: limits::FAILED_ENROLMENTS_RATE,
             enrolments: limits::enrolments(limits::ENROLMENTS_PER_SECOND),
             hosts_max: limits::HOSTS as u64,
+            client_certificates: false,
         }
     }
 }

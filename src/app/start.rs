@@ -176,6 +176,7 @@ fn agents(
         trusted_proxies: proxies.clone(),
         enrolments: limits::enrolments(settings.hosts.enroll_rate),
         hosts_max: settings.hosts.max,
+        client_certificates: settings.client_ca.is_some(),
         ..agents::Settings::default()
     };
     agents.body.account = bodies.clone();
@@ -202,8 +203,13 @@ pub(super) fn tls(settings: &Settings) -> anyhow::Result<Option<Tls>> {
         TlsFiles::Files { cert, key } => tls::Settings {
             certificate: cert.clone(),
             key: key.clone(),
+            client_ca: None,
         },
         TlsFiles::SelfSigned(names) => self_signed(&settings.data_dir, names)?,
+    };
+    let files = tls::Settings {
+        client_ca: settings.client_ca.clone(),
+        ..files
     };
     Ok(Some(Tls::new(files)?))
 }
@@ -225,6 +231,7 @@ fn self_signed(dir: &Path, given: &[String]) -> anyhow::Result<tls::Settings> {
     let files = tls::Settings {
         certificate: dir.join(SELF_SIGNED),
         key: dir.join("self-signed.key"),
+        client_ca: None,
     };
     let (names, kept) = (certificate_names(given), dir.join("self-signed.names"));
     let known = std::fs::read_to_string(&kept).ok();

@@ -46,6 +46,12 @@ pub fn check(raw: Raw) -> Result<Settings, Faults> {
             "plain HTTP is only for loopback: give --tls-cert and --tls-key, or --tls-self-signed, or --insecure-http",
         );
     }
+    if settings.tls == TlsFiles::None && settings.client_ca.is_some() {
+        faults.add(
+            "tls-client-ca",
+            "needs TLS: give --tls-cert and --tls-key, or --tls-self-signed",
+        );
+    }
     if faults.0.is_empty() {
         Ok(settings)
     } else {
@@ -67,6 +73,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
             raw.tls_self_signed.unwrap_or(false),
             raw.tls_names.unwrap_or_default(),
         ),
+        client_ca: raw.tls_client_ca,
         trusted_proxies: faults
             .networks("trusted-proxies", raw.trusted_proxies.unwrap_or_default()),
         presets: faults.presets(Presets {

@@ -63,6 +63,8 @@ pub struct Settings {
     pub osquery_logs: Logs,
     /// Bytes of the files of each kind of osquery's logs.
     pub osquery_log_bytes: u64,
+    /// The authorities of agents' certificates, if they must show one.
+    pub client_ca: Option<PathBuf>,
     /// Who may read metrics.
     pub metrics: MetricsFor,
     /// Connections alive at once.

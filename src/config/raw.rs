@@ -45,6 +45,9 @@ pub struct Raw {
     /// Private key, PEM
     #[arg(long, env = "ANSWERBACK_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
+    /// PEM: authorities of agents' certificates. Agents must show one that they vouch for; browsers are asked, and need none
+    #[arg(long, env = "ANSWERBACK_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
     /// Make a certificate for trying out HTTPS; kept in the data directory
     #[arg(long, env = "ANSWERBACK_TLS_SELF_SIGNED", num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     pub tls_self_signed: Option<bool>,
@@ -218,7 +221,7 @@ impl Raw {
     pub fn or(self, file: Raw) -> Raw {
         or_each!(
             self, file,
-            listen metrics_listen metrics_open data_dir store store_file demo tls_cert tls_key tls_self_signed tls_names insecure_http trusted_proxies
+            listen metrics_listen metrics_open data_dir store store_file demo tls_cert tls_key tls_client_ca tls_self_signed tls_names insecure_http trusted_proxies
             admin_email admin_password admin_password_file api_token api_token_file enroll_secret enroll_secret_file node
             advertise node_secret node_secret_file unclaimed_s
             resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only accept_eviction log_mib
@@ -249,7 +252,12 @@ impl Raw {
         ] {
             text.take_if(|text| text.is_empty());
         }
-        for path in [&mut self.data_dir, &mut self.tls_cert, &mut self.tls_key] {
+        for path in [
+            &mut self.data_dir,
+            &mut self.tls_cert,
+            &mut self.tls_key,
+            &mut self.tls_client_ca,
+        ] {
             path.take_if(|path| path.as_os_str().is_empty());
         }
         for list in [

@@ -13,6 +13,8 @@ pub struct ConnInfo {
     pub peer: SocketAddr,
     /// Whether the connection is encrypted up to this process.
     pub tls: bool,
+    /// Whether the client has shown a certificate that an authority of `--tls-client-ca` vouches for.
+    pub certified: bool,
     /// Whether the response may be a [`Handover`](super::Handover).
     pub hands_over: bool,
 }

@@ -124,9 +124,10 @@ where
         place: Arc<Place>,
         ending: Signal,
     ) {
-        let info = ConnInfo {
+        let mut info = ConnInfo {
             peer,
             tls: self.tls.is_some(),
+            certified: false,
             hands_over: false,
         };
         let socket = match &self.tls {
@@ -140,7 +141,10 @@ where
                     () = place.gives_way() => return,
                 };
                 match outcome {
-                    Ok(Ok(stream)) => Socket::tls(stream, place),
+                    Ok(Ok(stream)) => {
+                        info.certified = stream.get_ref().1.peer_certificates().is_some();
+                        Socket::tls(stream, place)
+                    }
                     Ok(Err(fault)) => return dropped("tls", peer, &fault),
                     Err(elapsed) => return dropped("tls_timeout", peer, &elapsed),
                 }

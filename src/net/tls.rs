@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rcgen::{CertificateParams, DnType, KeyPair};
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
@@ -26,12 +27,15 @@ pub struct Settings {
     pub certificate: PathBuf,
     /// PEM: PKCS#8, PKCS#1 or SEC1.
     pub key: PathBuf,
+    /// PEM: the authorities of clients' certificates, if clients are asked for one. Whoever shows none is served all the
+    /// same, and known by [`ConnInfo::certified`](super::ConnInfo::certified).
+    pub client_ca: Option<PathBuf>,
 }
 
 /// The TLS side of a listener.
 #[derive(Clone)]
 pub struct Tls {
-    acceptor: TlsAcceptor,
+    acceptor: Arc<ArcSwap<ServerConfig>>,
     current: Arc<Current>,
     settings: Settings,
     pin: Pin,
@@ -49,16 +53,9 @@ impl Tls {
             public: ArcSwap::from_pointee(load(&settings, &provider)?),
             for_nodes: Arc::new(for_nodes),
         });
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Agents connect anew for every check-in; tickets spare both sides most of the handshake and,
-        // unlike a session table, cost the server no memory.
-        config.ticketer = ring::Ticketer::new()?;
+        let config = config(&settings, &current, provider)?;
         Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
+            acceptor: Arc::new(ArcSwap::from_pointee(config)),
             current,
             settings,
             pin,
@@ -77,14 +74,21 @@ impl Tls {
     /// # Errors
     /// [`TlsError`].
     pub fn reload(&self) -> Result<(), TlsError> {
-        let provider = ring::default_provider();
+        let provider = Arc::new(ring::default_provider());
         let key = load(&self.settings, &provider)?;
+        if self.settings.client_ca.is_some() {
+            // Whoever was vouched for by an authority that is gone has no ticket any more, either.
+            let config = config(&self.settings, &self.current, provider)?;
+            self.acceptor.store(Arc::new(config));
+        }
         self.current.public.store(Arc::new(key));
         Ok(())
     }
 
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        self.acceptor.accept(stream).await
+        TlsAcceptor::from(self.acceptor.load_full())
+            .accept(stream)
+            .await
     }
 }
 
@@ -108,6 +112,52 @@ impl ResolvesServerCert for Current {
         }
         Some(self.public.load_full())
     }
+}
+
+fn config(
+    settings: &Settings,
+    current: &Arc<Current>,
+    provider: Arc<CryptoProvider>,
+) -> Result<ServerConfig, TlsError> {
+    let verifier = match &settings.client_ca {
+        Some(authorities) => verifier(authorities, &provider)?,
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::clone(current) as Arc<dyn ResolvesServerCert>);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Agents connect anew for every check-in; tickets spare both sides most of the handshake and,
+    // unlike a session table, cost the server no memory.
+    config.ticketer = ring::Ticketer::new()?;
+    Ok(config)
+}
+
+/// Asks clients for a certificate, which they may have or not; a wrong one ends the handshake.
+fn verifier(
+    authorities: &PathBuf,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(authorities)
+        .and_then(Iterator::collect)
+        .map_err(|source| TlsError::File {
+            path: authorities.clone(),
+            source,
+        })?;
+    if certificates.is_empty() {
+        return Err(TlsError::Empty(authorities.clone()));
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots
+            .add(certificate)
+            .map_err(|error| TlsError::Authorities(authorities.clone(), error.to_string()))?;
+    }
+    let builder =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let built = builder.allow_unauthenticated().build();
+    built.map_err(|error| TlsError::Authorities(authorities.clone(), error.to_string()))
 }
 
 fn load(settings: &Settings, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
@@ -161,6 +211,7 @@ mod tests {
 
     fn written(directory: &std::path::Path, pair: &SelfSigned) -> Settings {
         let settings = Settings {
+            client_ca: None,
             certificate: directory.join("cert.pem"),
             key: directory.join("key.pem"),
         };

@@ -20,6 +20,9 @@ pub enum TlsError {
     /// The two do not belong together, or are of a kind that is not supported.
     #[error("certificate and key cannot be used")]
     Unusable(#[from] rustls::Error),
+    /// Certificates that vouch for nobody.
+    #[error("the authorities in {0} cannot be used: {1}")]
+    Authorities(PathBuf, String),
     /// A certificate could not be made.
     #[error("cannot make a certificate")]
     Make(#[from] rcgen::Error),

@@ -45,6 +45,7 @@ mod signals;
 mod slow;
 mod sockjs;
 mod strangers;
+mod tls;
 mod vanishing;
 mod viewer;
 mod websocket;

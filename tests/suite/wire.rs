@@ -160,6 +160,7 @@ fn run(net_settings: net::Settings, settings: Settings, pair: Option<SelfSigned>
     let tls = pair.as_ref().map(|pair| {
         let directory = tempfile::tempdir().unwrap();
         let settings = tls::Settings {
+            client_ca: None,
             certificate: directory.path().join("certificate.pem"),
             key: directory.path().join("key.pem"),
         };
