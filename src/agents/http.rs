@@ -19,6 +19,7 @@ use super::route::Route;
 use super::wire::answer::json;
 use super::wire::sieve::{Items, Sieve};
 use super::wire::{self, Body, Fault};
+use crate::catalog::NoLook;
 use crate::catalog::entity::Host;
 use crate::clock::Timestamp;
 use crate::limits;
@@ -85,6 +86,18 @@ where
     }
 }
 
+impl Route {
+    fn allow(self, method: &Method) -> Result<(), Refusal> {
+        match self {
+            Self::Unknown => Err(Refusal::NotFound),
+            Self::Orbit(orbit) if orbit.takes(method) => Ok(()),
+            Self::Orbit(_) => Err(Refusal::Method("GET, HEAD, POST")),
+            _ if *method == Method::POST => Ok(()),
+            _ => Err(Refusal::Method("POST")),
+        }
+    }
+}
+
 impl Agents {
     async fn call<B>(
         &self,
@@ -96,15 +109,7 @@ impl Agents {
     where
         B: http_body::Body,
     {
-        if route == Route::Unknown {
-            return Err(Refusal::NotFound);
-        }
-        match route {
-            Route::Orbit(orbit) if orbit.takes(&head.method) => {}
-            Route::Orbit(_) => return Err(Refusal::Method("GET, HEAD, POST")),
-            _ if head.method == Method::POST => {}
-            _ => return Err(Refusal::Method("POST")),
-        }
+        route.allow(&head.method)?;
         let headers = &head.headers;
         let stream = BodyDataStream::new(body);
         if self.settings.client_certificates && !connection.certified {
@@ -270,6 +275,15 @@ pub(super) enum Refusal {
     /// The route takes these.
     #[error("method not allowed")]
     Method(&'static str),
+}
+
+impl From<NoLook> for Refusal {
+    fn from(why: NoLook) -> Self {
+        match why {
+            NoLook::Busy => Self::Busy,
+            NoLook::Store(error) => error.into(),
+        }
+    }
 }
 
 impl From<Fault> for Refusal {

@@ -4,7 +4,6 @@
 //! store's index of active ones, and what a host was asked lately in memory.
 
 mod answers;
-mod catch_up;
 mod config;
 mod details;
 mod distributed;
@@ -37,7 +36,6 @@ use crate::results::HostId;
 use crate::store::Store;
 
 use answers::Meters;
-use catch_up::CatchUp;
 use handed::Handed;
 pub use http::Front;
 use http::{Ready, Refusal};
@@ -102,7 +100,6 @@ pub struct Agents {
     /// For requests that say who they are and little more.
     short: Limits,
     sink: LogSink,
-    catch_up: CatchUp,
     failures: Rate<IpAddr>,
     /// By the beginning of the secret's SHA-256.
     enrolments: Rate<([u8; 8], IpAddr)>,
@@ -132,7 +129,6 @@ impl Agents {
         sink: LogSink,
     ) -> Self {
         Self {
-            catch_up: CatchUp::default(),
             failures: Rate::new(settings.enroll_failures, limits::RATE_KEYS, &clock),
             enrolments: Rate::new(settings.enrolments, limits::RATE_KEYS, &clock),
             cooldown: Rate::new(limits::ENROLMENTS_OF_A_HOST, limits::RATE_KEYS, &clock),
@@ -176,7 +172,7 @@ impl Agents {
             return Ok(host);
         }
         // It may have enrolled at another node a moment ago. In a box: it is seldom, and larger than all the rest.
-        Box::pin(self.catch_up.run(&self.catalog)).await?;
+        Box::pin(self.catalog.look_for_strangers()).await?;
         known().ok_or(Refusal::UnknownNode)
     }
 }

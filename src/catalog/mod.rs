@@ -13,6 +13,7 @@ pub mod presence;
 mod put_back;
 pub mod record;
 pub mod state;
+mod strangers;
 pub mod trail;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -25,6 +26,7 @@ use crate::store::{Change, Committed, Expect, Kind, Revision, Store, StoreError,
 pub use entity::Entity;
 pub use presence::Presence;
 pub use state::State;
+pub use strangers::NoLook;
 
 /// How often a commit is planned anew before it gives up; each round means that another writer made progress.
 const COMMIT_ROUNDS: usize = 16;
@@ -87,6 +89,7 @@ pub struct Catalog {
     people: watch::Sender<()>,
     /// See [`Catalog::departures`].
     departures: watch::Sender<()>,
+    looks: strangers::Looks,
 }
 
 impl Catalog {
@@ -101,6 +104,7 @@ impl Catalog {
             store,
             people: watch::Sender::default(),
             departures: watch::Sender::default(),
+            looks: strangers::Looks::default(),
         };
         catalog.reload().await?;
         Ok(catalog)
@@ -123,6 +127,7 @@ impl Catalog {
             store: Arc::clone(&store),
             people: watch::Sender::default(),
             departures: watch::Sender::default(),
+            looks: strangers::Looks::default(),
         };
         (copy, store)
     }

@@ -101,6 +101,10 @@ pub const SESSIONS_PER_ADDRESS: usize = 20_000;
 /// New viewers' sessions of one address.
 pub const SESSIONS_RATE: Allowance = per_second(1000, 1000);
 
+/// Requests of one address for sessions that no node holds, beyond which the directory of sessions is not asked. A
+/// client makes a few when a node has died.
+pub const SESSION_MISSES_RATE: Allowance = per_second(20, 2000);
+
 /// Campaigns of one user.
 pub const CAMPAIGNS_RATE: Allowance = per_second(10, 100);
 

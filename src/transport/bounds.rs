@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::limits::account::Account;
 use crate::limits::permits::{Permit, Permits};
 use crate::limits::rate::{Rate, address_key};
-use crate::limits::{RATE_KEYS, SESSIONS_PER_ADDRESS, SESSIONS_RATE};
+use crate::limits::{RATE_KEYS, SESSION_MISSES_RATE, SESSIONS_PER_ADDRESS, SESSIONS_RATE};
 use crate::telemetry::metrics::names;
 
 /// Sessions alive at once in all, WebSockets included.
@@ -21,6 +21,8 @@ pub struct Bounds {
     pub sessions: Permits<IpAddr>,
     /// How fast one address may open them.
     pub openings: Arc<Rate<IpAddr>>,
+    /// How often one address may ask for sessions that no node holds.
+    pub misses: Arc<Rate<IpAddr>>,
     /// What bodies of sends take from.
     pub bodies: Account,
 }
@@ -55,8 +57,23 @@ impl Bounds {
         Self {
             sessions: Permits::new(SESSIONS_PER_ADDRESS, SESSIONS_MAX),
             openings: Arc::new(Rate::new(SESSIONS_RATE, RATE_KEYS, clock)),
+            misses: Arc::new(Rate::new(SESSION_MISSES_RATE, RATE_KEYS, clock)),
             bodies: Account::default(),
         }
+    }
+
+    /// Whether the directory may be asked for this client.
+    pub(super) fn may_miss(&self, address: IpAddr) -> Result<(), NotOpened> {
+        self.misses.look(&address_key(address)).map_err(|wait| {
+            metrics::counter!(names::LIMITED, "limit" => "session_misses").increment(1);
+            NotOpened::TooFast(wait.0)
+        })
+    }
+
+    /// The directory knew no session that this client asked for.
+    pub(super) fn miss(&self, address: IpAddr) {
+        // Whether it may do so again is asked before.
+        let _ = self.misses.take(&address_key(address));
     }
 
     /// A place for one more session of a client.

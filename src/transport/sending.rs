@@ -99,7 +99,7 @@ async fn taker(registry: &Registry, session: &str, call: &Call<'_>, body: Bytes)
         return held.map_or_else(|| Taker::Answered(unknown_to_node()), Taker::Here);
     }
     loop {
-        let owner = match registry.locate(session).await {
+        let owner = match registry.locate(session, call.address).await {
             Err(why) => return refused(why),
             Ok(Whereabouts::Here(handle)) => return Taker::Here(handle),
             Ok(Whereabouts::Nowhere) => return Taker::Nobody,

@@ -1,6 +1,7 @@
 //! WebSocket sessions, raw and SockJS-framed: accepts the handshake and has a row's task drive the socket.
 
 mod driver;
+mod pace;
 mod row;
 
 use std::net::IpAddr;

@@ -41,15 +41,20 @@ impl Registry {
     }
 
     /// Where a session is that somebody sends to.
-    pub(super) async fn locate(&self, id: &str) -> Result<Whereabouts, NotOpened> {
+    pub(super) async fn locate(&self, id: &str, address: IpAddr) -> Result<Whereabouts, NotOpened> {
         if let Some(handle) = self.held(id).await {
             return Ok(Whereabouts::Here(handle));
         }
         let Some(records) = self.records() else {
             return Ok(Whereabouts::Nowhere);
         };
+        // Whoever asks for sessions that nobody has is made to wait before the directory is asked again.
+        self.bounds().may_miss(address)?;
         let owner = records.relay().owner(&records.name(id)).await?;
         let elsewhere = owner.filter(|owner| !is_ours(records.relay(), &owner.record));
+        if elsewhere.is_none() {
+            self.bounds().miss(address);
+        }
         Ok(elsewhere.map_or(Whereabouts::Nowhere, Whereabouts::There))
     }
 

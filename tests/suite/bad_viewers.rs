@@ -202,9 +202,8 @@ fn resident_kib(pid: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-#[tokio::test]
-async fn a_client_frame_without_a_mask_is_a_protocol_error() {
-    let broker = Broker::start(&[]).await;
+/// A WebSocket without any help.
+async fn upgraded(broker: &Broker) -> TcpStream {
     let mut tcp = TcpStream::connect(&broker.address).await.unwrap();
     let request = format!(
         "GET /api/v1/fleet/results/websocket HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -215,10 +214,46 @@ async fn a_client_frame_without_a_mask_is_a_protocol_error() {
     let mut reply = [0u8; 1024];
     let read = tcp.read(&mut reply).await.unwrap();
     assert!(String::from_utf8_lossy(&reply[..read]).starts_with("HTTP/1.1 101"));
-    tcp.write_all(&[0x81, 0x02, b'{', b'}']).await.unwrap();
+    tcp
+}
+
+async fn until_the_end(tcp: &mut TcpStream) -> Vec<u8> {
     let mut heard = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(10), tcp.read_to_end(&mut heard)).await;
     ended.expect("the connection ends").ok();
+    heard
+}
+
+#[tokio::test]
+async fn a_flood_of_frames_that_carry_nothing_ends_the_connection() {
+    let broker = Broker::start(&[]).await;
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    // A message that never ends, in empty parts.
+    let part = [0x00, 0x80, 0, 0, 0, 0];
+    let begun = [0x01, 0x80, 0, 0, 0, 0];
+    for (begun, frame) in [(&[][..], ping), (&begun, part)] {
+        let mut tcp = upgraded(&broker).await;
+        let flood = [begun, &frame.repeat(9_000)].concat();
+        tcp.write_all(&flood).await.unwrap();
+        let (mut reading, mut writing) = tcp.into_split();
+        let more = tokio::spawn(async move { writing.write_all(&frame.repeat(9_000)).await });
+        let mut heard = Vec::new();
+        let ended =
+            tokio::time::timeout(Duration::from_secs(10), reading.read_to_end(&mut heard)).await;
+        ended.expect("the connection ends").ok();
+        let said = String::from_utf8_lossy(&heard);
+        assert!(said.contains("too many frames"), "{} bytes", heard.len());
+        // It may be cut off.
+        let _ = more.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_client_frame_without_a_mask_is_a_protocol_error() {
+    let broker = Broker::start(&[]).await;
+    let mut tcp = upgraded(&broker).await;
+    tcp.write_all(&[0x81, 0x02, b'{', b'}']).await.unwrap();
+    let heard = until_the_end(&mut tcp).await;
     assert_eq!(
         heard.get(..4),
         Some(&[0x88, heard[1], 0x03, 0xea][..]),

@@ -399,7 +399,7 @@ async fn a_flood_of_pings_is_answered_as_far_as_it_is_read() {
     let server = server();
     let mut client = server.websocket("raw").await;
     let pings = masked(0x89, &[b'p'; 100]).repeat(1000);
-    for _ in 0..100 {
+    for _ in 0..9 {
         client.stream.write_all(&pings).await.unwrap();
     }
     client.text("last").await;

@@ -17,6 +17,7 @@ pub struct Decoder {
     ended: bool,
     head: [u8; HEAD_MAX],
     head_len: usize,
+    frames: u32,
     frame: Option<Frame>,
     message: Option<Message>,
     /// The data message so far, unmasked.
@@ -71,6 +72,7 @@ impl Decoder {
             ended: false,
             head: [0; HEAD_MAX],
             head_len: 0,
+            frames: 0,
             frame: None,
             message: None,
             body: Vec::new(),
@@ -96,10 +98,9 @@ impl Decoder {
         }
     }
 
-    /// Whether a frame or a message has begun and not ended.
-    #[must_use]
-    pub const fn is_midway(&self) -> bool {
-        self.head_len > 0 || self.message.is_some()
+    /// How many frames, empty ones and parts of messages included, have come since this was asked last.
+    pub const fn take_frames(&mut self) -> u32 {
+        std::mem::replace(&mut self.frames, 0)
     }
 
     fn end(&mut self) {
@@ -128,6 +129,7 @@ impl Decoder {
             }
             self.frame = None;
             self.head_len = 0;
+            self.frames = self.frames.saturating_add(1);
             if let Some(event) = self.finish(frame)? {
                 return Ok(Some(event));
             }

@@ -22,6 +22,7 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::pace::Pace;
 use super::{Meters, Mode, Opening, Shared};
 use crate::clock::Timestamp;
 use crate::limits::permits::Permit;
@@ -82,6 +83,7 @@ pub(super) struct Driver {
 /// What a delivery does not touch.
 struct Seldom {
     decoder: Decoder,
+    pace: Pace,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     /// See [`Opening::number`].
     number: u32,
@@ -140,6 +142,7 @@ impl Driver {
         let receiver = session.attach(Receiver::Socket { framed }, now).ok()?;
         let seldom = Seldom {
             decoder: Decoder::new(shared.settings.max_message, deflate),
+            pace: Pace::new(shared.clock.now()),
             stopped: Box::pin(shared.stop.clone().cancelled_owned()),
             reason: "lost",
             number,

@@ -55,6 +55,11 @@ impl Driver {
                 }
             }
         }
+        let frames = self.seldom.decoder.take_frames();
+        if frames > 0 && !self.seldom.pace.keeps(frames, self.shared.clock.now()) {
+            self.peer_closed = true;
+            self.conclude(Some((1008, "too many frames")), "violation");
+        }
     }
 
     /// A message may have come in the same bytes as the violation behind it; what the application has
