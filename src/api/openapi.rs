@@ -139,8 +139,11 @@ fn refusals() -> Map<String, Value> {
 fn responses(route: &Route) -> Map<String, Value> {
     let named = route.path.contains('{') || route.asks.iter().any(|name| name.ends_with("_id"));
     let takes = !route.takes.is_empty();
-    // Built-in labels and the last admin stay; columns may be unknown.
-    let refuses = takes || route.method == "DELETE" || route.asks.contains(&"columns");
+    // Built-in labels and the last admin stay; columns may be unknown; programs' tokens do not log out.
+    let refuses = takes
+        || route.method == "DELETE"
+        || route.asks.contains(&"columns")
+        || route.path == "/logout";
     let may = |status: &str| match status {
         "403" => route.access != Access::Open,
         "404" => named || takes,

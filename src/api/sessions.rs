@@ -76,7 +76,7 @@ async fn logout(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     // The token of a program ends by being revoked, not because somebody tried it in a browser.
     if !actor.token.is_session() {
         let reason = "this token was made for a program and does not log out: revoke it (DELETE /users/{id}/tokens/{token})";
-        return Err(ApiError::BadRequest(reason.to_owned()));
+        return Err(ApiError::invalid("base", reason));
     }
     api.parts.auth.revoke(&actor.token).await?;
     Ok(Reply::empty())

@@ -46,7 +46,7 @@ async fn a_session_begins_lasts_five_days_and_ends() {
         .gives_as(&second, 401, Method::GET, "/me", NONE)
         .await;
     // A program's token does not log out.
-    server.gives(400, Method::POST, "/logout", NONE).await;
+    server.gives(422, Method::POST, "/logout", NONE).await;
     server.get("/me").await;
     assert_eq!(
         server.catalog.read().tokens.len(),

@@ -163,7 +163,7 @@ async fn programs_have_tokens_that_last_until_they_are_revoked() {
             .await;
         // No end by accident, and no word that there was one.
         server
-            .gives_as(token, 400, Method::POST, "/logout", NONE)
+            .gives_as(token, 422, Method::POST, "/logout", NONE)
             .await;
     }
     let path = format!("/users/{id}/sessions");
