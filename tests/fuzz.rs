@@ -8,12 +8,16 @@
 
 use std::path::Path;
 
+#[path = "../fuzz/targets/agent.rs"]
+mod agent;
 #[path = "../fuzz/targets/frames.rs"]
 mod frames;
 #[path = "../fuzz/targets/inbound.rs"]
 mod inbound;
 #[path = "../fuzz/targets/payload.rs"]
 mod payload;
+#[path = "../fuzz/targets/record.rs"]
+mod record;
 #[path = "../fuzz/targets/session.rs"]
 mod session;
 #[path = "../fuzz/targets/viewer.rs"]
@@ -108,4 +112,14 @@ fn a_session_keeps_its_promises_in_any_order_of_events() {
 #[test]
 fn a_viewer_hears_what_it_may_in_any_order_of_events() {
     replay("viewer", viewer::check);
+}
+
+#[test]
+fn agents() {
+    replay("agent", agent::check);
+}
+
+#[test]
+fn records() {
+    replay("record", record::check);
 }

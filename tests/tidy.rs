@@ -367,6 +367,7 @@ fn the_papers_are_there_and_the_changelog_has_a_place_for_news() {
         "README.md",
         "ARCHITECTURE.md",
         "CHANGELOG.md",
+        "SECURITY.md",
         "LICENSE",
         "LICENSE-MIT",
         "LICENSE-APACHE",
@@ -388,5 +389,20 @@ fn the_papers_are_there_and_the_changelog_has_a_place_for_news() {
                 "ARCHITECTURE.md does not draw {module}"
             );
         }
+    }
+}
+
+/// Whoever trusts the threat model must find the tests that it names.
+#[test]
+fn the_tests_that_the_threat_model_names_are_there() {
+    let text = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let code: String = sources().into_values().collect();
+    let quoted = text.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = quoted.filter(|name| name.contains("::")).collect();
+    assert!(named.len() > 10, "{}", named.len());
+    for name in named {
+        let last = name.rsplit("::").next().unwrap().trim_end_matches('…');
+        let is_there = [format!("fn {last}"), format!("mod {last}")];
+        assert!(is_there.iter().any(|each| code.contains(each)), "{name}");
     }
 }
