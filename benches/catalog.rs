@@ -124,16 +124,21 @@ fn resident_kib() -> u64 {
         .unwrap_or(0)
 }
 
-async fn filter(dir: &std::path::Path) -> BoxedFilter<(Response,)> {
+async fn store(dir: &std::path::Path) -> Arc<dyn Store> {
     let settings = Settings {
         dir: dir.to_owned(),
         rules: Rules::default(),
         log_bytes_max: 1 << 20,
+        accept_loss: false,
         logs_bytes_max: 1 << 24,
         fsync: Fsync::Never,
         encode: payload::encode,
     };
-    let store: Arc<dyn Store> = EmbeddedStore::open(settings, NOW).await.unwrap();
+    EmbeddedStore::open(settings, NOW).await.unwrap()
+}
+
+async fn filter(dir: &std::path::Path) -> BoxedFilter<(Response,)> {
+    let store = store(dir).await;
     let catalog = Arc::new(Catalog::load(Arc::clone(&store)).await.unwrap());
     builtin::furnish(&catalog, NOW).await.unwrap();
     let presets = Presets {

@@ -46,6 +46,7 @@ impl Bench {
             dir: directory.path().to_owned(),
             rules: Rules::default(),
             log_bytes_max: 1 << 20,
+            accept_loss: false,
             logs_bytes_max: 1 << 24,
             fsync: Fsync::Never,
             encode: payload::encode,

@@ -44,6 +44,7 @@ impl Bench {
             dir: directory.path().to_owned(),
             rules: Rules::default(),
             log_bytes_max: 64 << 20,
+            accept_loss: false,
             logs_bytes_max: 1 << 30,
             fsync,
             encode,

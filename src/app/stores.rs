@@ -31,6 +31,7 @@ pub(super) async fn open(
             let embedded = embedded::Settings {
                 dir: settings.data_dir.clone(),
                 rules: settings.rules,
+                accept_loss: settings.accept_loss,
                 log_bytes_max: settings.log_bytes_max,
                 logs_bytes_max: LOGS_BYTES_MAX,
                 fsync,

@@ -26,6 +26,7 @@ async fn store(directory: &tempfile::TempDir) -> Arc<dyn Store> {
         dir: directory.path().to_owned(),
         rules: crate::results::Rules::default(),
         log_bytes_max: 1 << 20,
+        accept_loss: false,
         logs_bytes_max: 1 << 20,
         fsync: embedded::Fsync::Never,
         encode: contract::encode,

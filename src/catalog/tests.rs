@@ -149,6 +149,7 @@ async fn two_views() -> (Catalog, Catalog, tempfile::TempDir) {
         dir: directory.path().to_owned(),
         rules: Rules::default(),
         log_bytes_max: 1 << 20,
+        accept_loss: false,
         logs_bytes_max: 1 << 20,
         fsync: embedded::Fsync::Never,
         encode: contract::encode,

@@ -96,6 +96,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
         queries: faults.queries(raw.campaigns, raw.sql_kib),
         creator_only: raw.creator_only.unwrap_or(false),
         accept_eviction: raw.accept_eviction.unwrap_or(false),
+        accept_loss: raw.accept_loss.unwrap_or(false),
         log_bytes_max: faults.mib("log-mib", raw.log_mib, 128),
         hosts: faults.hosts(raw.hosts, raw.enroll_rate),
         fsync: faults.one_of("fsync", raw.fsync, &[("never", false), ("always", true)]),

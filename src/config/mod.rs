@@ -45,6 +45,8 @@ pub struct Settings {
     pub creator_only: bool,
     /// Whether a Redis that evicts keys is taken.
     pub accept_eviction: bool,
+    /// Whether a data directory is taken that has lost writes.
+    pub accept_loss: bool,
     /// Bytes of memory for each campaign's log.
     pub log_bytes_max: usize,
     /// How many hosts there may be, and how soon.

@@ -155,6 +155,9 @@ pub struct Raw {
     /// Take a Redis that evicts keys when its memory is full, and accept that hosts, users and results are lost then
     #[arg(long, env = "ANSWERBACK_ACCEPT_EVICTION", num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     pub accept_eviction: Option<bool>,
+    /// Start on a data directory whose catalog is gone or has lost writes, with what is there
+    #[arg(long, env = "ANSWERBACK_ACCEPT_LOSS", num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub accept_loss: Option<bool>,
     /// MiB of memory for each campaign's results; older ones are read back from the store [default: 128]
     #[arg(long, env = "ANSWERBACK_LOG_MIB", value_name = "MIB")]
     pub log_mib: Option<usize>,
@@ -224,7 +227,7 @@ impl Raw {
             listen metrics_listen metrics_open data_dir store store_file demo tls_cert tls_key tls_client_ca tls_self_signed tls_names insecure_http trusted_proxies
             admin_email admin_password admin_password_file api_token api_token_file enroll_secret enroll_secret_file node
             advertise node_secret node_secret_file unclaimed_s
-            resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only accept_eviction log_mib
+            resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only accept_eviction accept_loss log_mib
             campaigns sql_kib hosts enroll_rate fsync
             sockjs_response_limit heartbeat_s sockjs_url origins osquery_logs osquery_log_mib connections drain_s log log_format
         )

@@ -62,6 +62,7 @@ impl Stage {
             dir: dir.path().join("data"),
             rules: Rules::default(),
             log_bytes_max: 256 * 1024,
+            accept_loss: false,
             logs_bytes_max: 1 << 30,
             fsync: Fsync::Never,
             encode: payload::encode,

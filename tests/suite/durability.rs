@@ -34,6 +34,7 @@ async fn open(directory: &Path, fsync: Fsync) -> Arc<EmbeddedStore> {
         dir: directory.to_owned(),
         rules: Rules::default(),
         log_bytes_max: 1 << 20,
+        accept_loss: false,
         logs_bytes_max: 1 << 30,
         fsync,
         encode,

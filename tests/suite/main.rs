@@ -31,6 +31,7 @@ mod endings;
 mod full;
 mod hosts;
 mod http;
+mod losses;
 mod machinery;
 mod main_job;
 mod messages;

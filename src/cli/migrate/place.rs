@@ -64,6 +64,7 @@ impl Place {
                     dir: dir.clone(),
                     rules: Rules::default(),
                     log_bytes_max: LOG_BYTES,
+                    accept_loss: false,
                     logs_bytes_max: LOG_BYTES,
                     fsync: embedded::Fsync::Always,
                     encode: payload::encode,

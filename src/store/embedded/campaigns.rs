@@ -1,5 +1,6 @@
 //! The campaigns whose results can be read, in memory, and when each has to be looked at.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -123,15 +124,31 @@ impl Campaigns {
         self.dir.join(format!("{id}.log"))
     }
 
-    /// Removes the files of campaigns that are not here.
-    pub(super) fn remove_orphans(&self) -> std::io::Result<()> {
+    /// Removes the files of campaigns whose results are over, and moves those that nothing is known of aside: somebody may
+    /// miss them.
+    pub(super) fn set_orphans_aside(
+        &self,
+        aside: &Path,
+        is_forgotten: impl Fn(CampaignId) -> rusqlite::Result<bool>,
+    ) -> std::io::Result<()> {
         for file in std::fs::read_dir(&self.dir)? {
             let path = file?.path();
-            if let Some(id) = campaign_of(&path)
-                && !self.live.contains_key(&id)
-            {
+            let Some(id) = campaign_of(&path).filter(|id| !self.live.contains_key(id)) else {
+                continue;
+            };
+            if is_forgotten(id).unwrap_or(false) {
                 std::fs::remove_file(&path)?;
+                continue;
             }
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(aside)?;
+            let free = (0..).map(|at| aside.join(format!("{id}.log.{at}")));
+            let free = free.into_iter().find(|to| !to.exists());
+            let to = free.unwrap_or_else(|| aside.join(format!("{id}.log")));
+            std::fs::rename(&path, &to)?;
+            tracing::warn!(campaign = %id, file = %to.display(), "a file of a campaign that the catalog does not know is set aside");
         }
         Ok(())
     }
@@ -188,7 +205,7 @@ impl Campaigns {
 }
 
 /// Whose file this is, if it is one.
-fn campaign_of(path: &Path) -> Option<CampaignId> {
+pub(super) fn campaign_of(path: &Path) -> Option<CampaignId> {
     let id = path.file_name()?.to_str()?.strip_suffix(".log")?;
     id.parse().ok().map(CampaignId)
 }

@@ -17,6 +17,7 @@ mod ringer;
 mod rows;
 mod state;
 mod store;
+mod witness;
 mod writer;
 
 use std::fs::File;
@@ -32,6 +33,7 @@ use faults::closed;
 use live::Live;
 use readers::Readers;
 use ringer::Ringer;
+use witness::Witness;
 use writer::Writer;
 
 use crate::clock::Timestamp;
@@ -45,6 +47,8 @@ pub use crate::results::Encode;
 const CATALOG: &str = "catalog.db";
 /// The directory of the campaigns' files in the data directory.
 const CAMPAIGNS: &str = "campaigns";
+/// Where files go at a start that nothing is known of, in the data directory.
+const SET_ASIDE: &str = "set-aside";
 /// The lock's file in the data directory.
 const LOCK: &str = "lock";
 
@@ -71,6 +75,8 @@ pub struct Settings {
     pub logs_bytes_max: usize,
     /// When the disk has what was acknowledged.
     pub fsync: Fsync,
+    /// Whether a catalog that has lost writes is taken as it is.
+    pub accept_loss: bool,
     /// What makes the logs' wire forms.
     pub encode: Encode,
 }
@@ -80,6 +86,7 @@ pub struct Settings {
 pub struct EmbeddedStore {
     settings: Settings,
     writer: Writer,
+    witness: Arc<Witness>,
     readers: Readers,
     campaigns: Arc<Campaigns>,
     ringer: Arc<Ringer>,
@@ -108,6 +115,7 @@ impl EmbeddedStore {
         Ok(Arc::new(Self {
             settings,
             writer: opened.writer,
+            witness: opened.witness,
             readers: opened.readers,
             campaigns: opened.campaigns,
             ringer: Arc::new(Ringer::start(&tasks, stop.clone())),

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::campaigns::Campaigns;
+use super::campaigns::{Campaigns, campaign_of};
 use super::faults::io_fault;
 use super::live::Logs;
 use super::readers::Readers;
+use super::witness::{self, Testimony, Witness};
 use super::writer::Writer;
-use super::{CAMPAIGNS, CATALOG, Fsync, LOCK, Settings, catalog, rows};
+use super::{CAMPAIGNS, CATALOG, Fsync, LOCK, SET_ASIDE, Settings, catalog, rows};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
 
@@ -25,6 +26,7 @@ const CACHE_KIB: i64 = -32 * 1024;
 pub(super) struct Opened {
     pub(super) lock: File,
     pub(super) writer: Writer,
+    pub(super) witness: Arc<Witness>,
     pub(super) readers: Readers,
     pub(super) campaigns: Arc<Campaigns>,
 }
@@ -36,6 +38,7 @@ pub(super) fn open(settings: &Settings, now: Timestamp) -> Result<Opened, StoreE
     let lock = lock(&settings.dir.join(LOCK))?;
     let path = settings.dir.join(CATALOG);
     let db = connect(&path, settings.fsync)?;
+    let witness = hear(settings, &files, &db)?;
     let logs = Logs {
         encode: settings.encode,
         bytes_max: settings.log_bytes_max,
@@ -44,15 +47,73 @@ pub(super) fn open(settings: &Settings, now: Timestamp) -> Result<Opened, StoreE
     for kept in rows::kept(&db)? {
         campaigns.restore(kept, now)?;
     }
+    let aside = settings.dir.join(SET_ASIDE);
     campaigns
-        .remove_orphans()
+        .set_orphans_aside(&aside, |id| rows::is_forgotten(&db, id))
         .map_err(|error| io_fault("the campaigns' files", &error))?;
+    witness.begin(&db)?;
+    let witness = Arc::new(witness);
     Ok(Opened {
         lock,
-        writer: Writer::start(db)?,
+        writer: Writer::start(db, Some(Arc::clone(&witness)))?,
+        witness,
         readers: Readers::new(path),
         campaigns: Arc::new(campaigns),
     })
+}
+
+/// Asks the witness whether the catalog is all that was acknowledged, and sees to it that no number is given twice if not.
+fn hear(settings: &Settings, files: &Path, db: &Connection) -> Result<Witness, StoreError> {
+    let highest =
+        highest_campaign(files).map_err(|error| io_fault("the campaigns' files", &error))?;
+    let (witness, testimony) = Witness::hear(&settings.dir, db, highest.is_some())?;
+    let dir = settings.dir.display();
+    let told = match testimony {
+        Testimony::First | Testimony::Whole => return Ok(witness),
+        Testimony::AfterPowerCut => {
+            witness::raise_epochs(db)?;
+            return Ok(witness);
+        }
+        Testimony::NoCatalog(count) => format!(
+            "{dir} had a catalog of {count} writes, and now {CATALOG} is empty or gone: put it back with {CATALOG}-wal, \
+             from where it was moved or from a backup"
+        ),
+        Testimony::Lost(count) | Testimony::LostByPowerCut(count) => {
+            format!("the last {count} writes of the catalog in {dir} are missing")
+        }
+    };
+    let is_promised = settings.fsync == Fsync::Always;
+    match testimony {
+        // That is what `--fsync never` means.
+        Testimony::LostByPowerCut(_) if !is_promised => {
+            tracing::error!(
+                "{told}: the machine went down before they were on the disk (--fsync always waits for it)"
+            );
+        }
+        _ if settings.accept_loss => tracing::error!("{told}: accepted (--accept-loss)"),
+        Testimony::NoCatalog(_) => {
+            return Err(StoreError::Damaged(format!(
+                "{told}; or begin a new catalog with --accept-loss, which sets the campaigns' files aside"
+            )));
+        }
+        _ => {
+            return Err(StoreError::Damaged(format!(
+                "{told}: put {CATALOG} and {CATALOG}-wal back from a backup, or go on without them with --accept-loss"
+            )));
+        }
+    }
+    witness::skip_numbers(db, highest.unwrap_or(0))?;
+    witness::raise_epochs(db)?;
+    Ok(witness)
+}
+
+/// The highest number of a campaign that has a file.
+fn highest_campaign(files: &Path) -> std::io::Result<Option<u64>> {
+    let mut highest = None;
+    for file in std::fs::read_dir(files)? {
+        highest = highest.max(campaign_of(&file?.path()).map(|id| id.0));
+    }
+    Ok(highest)
 }
 
 /// Others on the machine have no business with tokens and results: what is made is the owner's alone.

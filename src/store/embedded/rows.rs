@@ -123,6 +123,14 @@ pub(super) fn kept(db: &Connection) -> Result<Vec<Kept>> {
     rows.collect()
 }
 
+/// Whether the campaign's results are known to be over.
+pub(super) fn is_forgotten(db: &Connection, id: CampaignId) -> Result<bool> {
+    let sql = "SELECT forgotten FROM campaigns WHERE id = ?1";
+    let mut select = db.prepare_cached(sql)?;
+    let forgotten: Option<bool> = select.query_row([int(id.0)], |row| row.get(0)).optional()?;
+    Ok(forgotten.unwrap_or(false))
+}
+
 /// One campaign's row.
 pub(super) fn one(db: &Connection, id: CampaignId) -> Result<Option<Campaign>> {
     let sql = format!("SELECT {COLUMNS} FROM campaigns WHERE id = ?1");

@@ -265,6 +265,9 @@ impl Store for EmbeddedStore {
             tracing::error!("the campaigns' files were not flushed");
         }
         self.writer.close().await;
+        if let Err(error) = self.witness.end() {
+            tracing::warn!(%error, "the catalog's witness cannot be written");
+        }
         self.readers.close();
         self.stop.cancel();
         self.tasks.close();

@@ -36,6 +36,7 @@ impl Directories {
             dir: self.root.path().join("data"),
             rules: Rules::default(),
             log_bytes_max: self.log_bytes_max,
+            accept_loss: false,
             logs_bytes_max: 1 << 30,
             fsync: self.fsync,
             encode: contract::encode,

@@ -1,7 +1,7 @@
 //! One thread that writes to SQLite: what is asked for at the same time shares one transaction.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::faults::{closed, io_fault};
+use super::witness::{self, Witness};
+use crate::sampled;
 use crate::store::StoreError;
 
 /// Tasks that wait to be written; more wait for a place.
@@ -26,11 +28,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(db: Connection) -> Result<Self, StoreError> {
+    /// Starts the thread. A witness hears of each group of writes before anybody is told that it is done.
+    pub(super) fn start(db: Connection, witness: Option<Arc<Witness>>) -> Result<Self, StoreError> {
         let (sender, tasks) = mpsc::channel(WAITING_MAX);
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || serve(&db, tasks))
+            .spawn(move || serve(&db, witness.as_deref(), tasks))
             .map_err(|error| io_fault("the catalog's writer", &error))?;
         Ok(Self {
             tasks: Mutex::new(Some(sender)),
@@ -124,7 +127,7 @@ where
     }
 }
 
-fn serve(db: &Connection, mut tasks: mpsc::Receiver<Box<dyn Task>>) {
+fn serve(db: &Connection, witness: Option<&Witness>, mut tasks: mpsc::Receiver<Box<dyn Task>>) {
     let mut group = Vec::with_capacity(GROUP_MAX);
     while let Some(first) = tasks.blocking_recv() {
         group.push(first);
@@ -143,13 +146,20 @@ fn serve(db: &Connection, mut tasks: mpsc::Receiver<Box<dyn Task>>) {
         if committed.is_err() && !db.is_autocommit() {
             let _ = db.execute_batch("ROLLBACK");
         }
+        if let (Ok(count), Some(witness)) = (&committed, witness)
+            && let Err(error) = witness.note(*count)
+        {
+            sampled!(warn, %error, "the catalog's witness cannot be written");
+        }
+        let committed = committed.map(|_| ());
         for task in group.drain(..) {
             task.finish(committed.clone());
         }
     }
 }
 
-fn write_group(db: &Connection, group: &mut [Box<dyn Task>]) -> Result<(), StoreError> {
+/// Gives the number of the write.
+fn write_group(db: &Connection, group: &mut [Box<dyn Task>]) -> Result<u64, StoreError> {
     execute(db, "BEGIN IMMEDIATE")?;
     for task in group {
         execute(db, "SAVEPOINT task")?;
@@ -163,7 +173,9 @@ fn write_group(db: &Connection, group: &mut [Box<dyn Task>]) -> Result<(), Store
         }
         execute(db, "RELEASE task")?;
     }
-    execute(db, "COMMIT")
+    let count = witness::count(db)?;
+    execute(db, "COMMIT")?;
+    Ok(count)
 }
 
 fn execute(db: &Connection, sql: &str) -> Result<(), StoreError> {
@@ -186,7 +198,9 @@ mod tests {
         let db = Connection::open_in_memory().unwrap();
         db.execute_batch("CREATE TABLE t (n INTEGER PRIMARY KEY)")
             .unwrap();
-        let writer = Writer::start(db).unwrap();
+        db.execute_batch("CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER)")
+            .unwrap();
+        let writer = Writer::start(db, None).unwrap();
         let insert = |first: i64, then: i64| {
             let work = move |db: &Connection| {
                 db.execute("INSERT INTO t VALUES (?1)", [first])?;

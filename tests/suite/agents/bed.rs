@@ -60,6 +60,7 @@ impl Bed {
             dir: dir.path().join("data"),
             rules: Rules::default(),
             log_bytes_max: 64 << 20,
+            accept_loss: false,
             logs_bytes_max: 1 << 30,
             fsync: Fsync::Never,
             encode,

@@ -375,6 +375,7 @@ async fn open(dir: &std::path::Path) -> Arc<dyn Store> {
         dir: dir.to_owned(),
         rules: Rules::default(),
         log_bytes_max: 1 << 20,
+        accept_loss: false,
         logs_bytes_max: 1 << 24,
         fsync: Fsync::Never,
         encode: payload::encode,

@@ -1,0 +1,126 @@
+//! Data directories that have lost something: known for what they are, and nothing deleted.
+
+use std::path::Path;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::broker::{Broker, answerback};
+
+/// A broker that has enrolled hosts and results of a campaign, killed without a goodbye.
+async fn lived() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Broker::start_in(dir.path(), "127.0.0.1:0", &[]).await;
+    for name in ["a", "b", "c"] {
+        let body = json!({"enroll_secret": super::broker::SECRET, "host_identifier": name});
+        assert_eq!(broker.post("/api/osquery/enroll", body).await.0, 200);
+    }
+    let id = broker.run_on_all("select 1").await;
+    let body = json!({"enroll_secret": super::broker::SECRET, "host_identifier": "d"});
+    let key = broker.post("/api/osquery/enroll", body).await.1["node_key"].clone();
+    let asked = json!({"node_key": key});
+    broker.post("/api/osquery/distributed/read", asked).await;
+    let _ = id;
+    broker.crash().await;
+    dir
+}
+
+fn refused(dir: &Path, args: &[&str]) -> String {
+    let dir = dir.display().to_string();
+    let base = ["serve", "--listen", "127.0.0.1:0", "--data-dir", &dir];
+    let (code, said) = answerback(20, &[&base[..], args].concat());
+    assert_eq!(code, Some(1), "{said}");
+    said
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.collect()
+}
+
+#[tokio::test]
+async fn a_catalog_that_is_gone_or_emptied_is_no_first_start() {
+    for harm in ["gone", "emptied", "wal"] {
+        let dir = lived().await;
+        let path = dir.path();
+        // A result's file that must not be lost with it.
+        std::fs::write(path.join("campaigns/77.log"), "a campaign's").unwrap();
+        let db = path.join("catalog.db");
+        match harm {
+            "gone" => std::fs::remove_file(&db).unwrap(),
+            "emptied" => std::fs::write(&db, "").unwrap(),
+            _ => {}
+        }
+        for name in ["catalog.db-wal", "catalog.db-shm"] {
+            let _ = std::fs::remove_file(path.join(name));
+        }
+        let said = refused(path, &[]);
+        assert!(
+            said.contains("catalog") && said.contains("--accept-loss"),
+            "{harm}: {said}"
+        );
+        assert!(path.join("campaigns/77.log").exists(), "{harm}");
+        // Asked for, it begins anew, sets aside what it does not know, and gives no number twice.
+        let broker = Broker::start_in(path, "127.0.0.1:0", &["--accept-loss"]).await;
+        assert!(
+            files(&path.join("set-aside")).contains(&"77.log.0".to_owned()),
+            "{harm}"
+        );
+        let body = json!({"enroll_secret": super::broker::SECRET, "host_identifier": "e"});
+        assert_eq!(broker.post("/api/osquery/enroll", body).await.0, 200);
+        assert!(broker.run_on_all("select 1").await > 77);
+    }
+}
+
+#[tokio::test]
+async fn commits_that_are_missing_are_counted_and_refused() {
+    let dir = lived().await;
+    let wal = dir.path().join("catalog.db-wal");
+    let mut bytes = std::fs::read(&wal).unwrap();
+    // SQLite drops what follows a damaged frame, without a word.
+    let at = bytes.len() * 2 / 3;
+    bytes[at] ^= 0x40;
+    std::fs::write(&wal, &bytes).unwrap();
+    let said = refused(dir.path(), &[]);
+    assert!(
+        said.contains("writes of the catalog") && said.contains("missing"),
+        "{said}"
+    );
+    let broker = Broker::start_in(dir.path(), "127.0.0.1:0", &["--accept-loss"]).await;
+    assert_eq!(broker.get("/api/v1/fleet/me").await.0, 200);
+    drop(broker);
+    // Accepted once is accepted.
+    let mut broker = Broker::start_in(dir.path(), "127.0.0.1:0", &[]).await;
+    assert!(broker.stop().await);
+    // A copy of the catalog from before some commits.
+    let old = std::fs::read(dir.path().join("catalog.db")).unwrap();
+    let mut broker = Broker::start_in(dir.path(), "127.0.0.1:0", &[]).await;
+    let body = json!({"name": "q", "query": "select 1"});
+    assert_eq!(broker.post("/api/v1/fleet/queries", body).await.0, 200);
+    assert!(broker.stop().await);
+    std::fs::write(dir.path().join("catalog.db"), old).unwrap();
+    let _ = std::fs::remove_file(dir.path().join("catalog.db-wal"));
+    assert!(refused(dir.path(), &[]).contains("missing"));
+}
+
+#[tokio::test]
+async fn a_power_cut_that_took_writes_is_told_and_survived_unless_the_disk_was_waited_for() {
+    let dir = lived().await;
+    let witness = dir.path().join("catalog.witness");
+    // As if the machine had another boot since, and the catalog had been ahead.
+    let text = std::fs::read_to_string(&witness).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let count: u64 = lines[1].parse().unwrap();
+    let boot = format!("{:36}", "another boot");
+    let text = format!("{}\n{:020}\n{boot}\n{}\n", lines[0], count + 3, lines[3]);
+    std::fs::write(&witness, text).unwrap();
+    let said = refused(dir.path(), &["--fsync", "always"]);
+    assert!(said.contains("the last 3 writes"), "{said}");
+    let broker = Broker::start_in(dir.path(), "127.0.0.1:0", &[]).await;
+    assert_eq!(broker.get("/api/v1/fleet/me").await.0, 200);
+    let (_, said) = broker.get("/api/v1/fleet/hosts").await;
+    assert_eq!(said["hosts"].as_array().unwrap().len(), 4);
+}
