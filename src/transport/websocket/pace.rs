@@ -11,31 +11,35 @@ const PER_SECOND: u32 = 100;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     counted: u32,
-    at: Timestamp,
+    /// Seconds since the epoch, to the last of which the count is brought: there are as many of these as viewers.
+    at: u32,
 }
 
 impl Pace {
-    pub(super) const fn new(now: Timestamp) -> Self {
+    pub(super) fn new(now: Timestamp) -> Self {
         Self {
             counted: 0,
-            at: now,
+            at: seconds(now),
         }
     }
 
     /// Counts some more; false if there are too many.
     #[must_use]
     pub(super) fn keeps(&mut self, frames: u32, now: Timestamp) -> bool {
-        let seconds = now.since(self.at).as_secs();
-        if seconds > 0 {
-            let rested = u32::try_from(seconds).unwrap_or(u32::MAX);
+        let rested = seconds(now).saturating_sub(self.at);
+        if rested > 0 {
             self.counted = self
                 .counted
                 .saturating_sub(rested.saturating_mul(PER_SECOND));
-            self.at = now;
+            self.at = seconds(now);
         }
         self.counted = self.counted.saturating_add(frames);
         self.counted <= BURST
     }
+}
+
+fn seconds(now: Timestamp) -> u32 {
+    u32::try_from(now.secs()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
