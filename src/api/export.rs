@@ -49,10 +49,10 @@ pub(super) async fn results(api: Arc<Api>, call: Call) -> Result<Reply, ApiError
     let after = Seq(call.asked_number("after")?.unwrap_or(0));
     let campaign = call.campaign(&api).await?;
     let id = campaign.id;
-    if api.parts.store.follow(id).await?.is_none() {
+    let Some(log) = api.parts.store.follow(id).await? else {
         let reason = format!("the results of campaign {id} are not kept any more");
         return Err(ApiError::NotFound(reason));
-    }
+    };
     let actor = call.actor()?;
     if campaign.question.user_id != actor.user.id {
         let details = json!({"campaign_id": id});
@@ -63,6 +63,7 @@ pub(super) async fn results(api: Arc<Api>, call: Call) -> Result<Reply, ApiError
         api: Arc::clone(&api),
         reader: (actor.clone(), campaign),
         id,
+        promised: log.last(),
         sender,
     };
     api.parts.tasks.spawn(export.run(format, after));
@@ -81,6 +82,8 @@ struct Export {
     /// Whoever is no longer allowed to read the campaign gets no more of it.
     reader: (Actor, Campaign),
     id: CampaignId,
+    /// The last answer when the export began. If the results are forgotten before it is read, the body has no end.
+    promised: Seq,
     sender: mpsc::Sender<Result<Bytes, io::Error>>,
 }
 
@@ -162,12 +165,14 @@ impl Export {
     /// The next records; none at the end of the log as it is now.
     async fn read(&self, after: &mut Seq) -> Result<Option<Vec<Record>>, Over> {
         if !self.is_allowed() {
-            let why = "the right to read this campaign is gone";
-            let _ = self.sender.send(Err(io::Error::other(why))).await;
-            return Err(Over);
+            return Err(self.cut("the right to read this campaign is gone").await);
         }
         let read = self.api.parts.store.read(self.id, *after, READ_BYTES).await;
         match read {
+            Ok(records) if records.is_empty() && *after < self.promised => {
+                let why = format!("answers from {} on are not kept any more", after.next());
+                Err(self.cut(&why).await)
+            }
             Ok(records) => {
                 if let Some(last) = records.last() {
                     *after = last.seq;
@@ -176,11 +181,21 @@ impl Export {
             }
             Err(error) => {
                 tracing::warn!(campaign = self.id.0, %error, "an export was cut off");
-                // The body ends without its end, so that the client knows that it has not got all.
-                let _ = self.sender.send(Err(io::Error::other(error))).await;
-                Err(Over)
+                Err(self.cut(&error.to_string()).await)
             }
         }
+    }
+
+    /// Says in a last line why there is no more, and ends the body without its end, so that programs know that they have
+    /// not got all.
+    async fn cut(&self, why: &str) -> Over {
+        let line = format!("\n{}\n", json!({"error": why, "incomplete": true}));
+        let _ = self.sender.send(Ok(line.into())).await;
+        let _ = self
+            .sender
+            .send(Err(io::Error::other(why.to_owned())))
+            .await;
+        Over
     }
 
     fn is_allowed(&self) -> bool {

@@ -46,6 +46,8 @@ pub mod names {
     pub const RESULTS: &str = "answerback_results_total";
     /// Answers whose rows could not be read.
     pub const ANSWERS_UNREADABLE: &str = "answerback_answers_unreadable_total";
+    /// Campaigns whose record or file was damaged at a start.
+    pub const CAMPAIGNS_DAMAGED: &str = "answerback_campaigns_damaged_total";
     /// Answers and log lines that did not fit into what is kept of a body, or were no JSON.
     pub const AGENT_ITEMS_OMITTED: &str = "answerback_agent_items_omitted_total";
     /// Lines of osquery's log that could not be read.
@@ -83,7 +85,7 @@ const fn metric(name: &'static str, kind: Kind, unit: Unit, text: &'static str) 
 }
 
 /// Every metric there is.
-pub const METRICS: [Metric; 21] = {
+pub const METRICS: [Metric; 22] = {
     use Kind::{Counter, Gauge, Histogram};
     use names as n;
     [
@@ -170,6 +172,12 @@ pub const METRICS: [Metric; 21] = {
             Counter,
             Unit::Count,
             "answers from agents; outcome",
+        ),
+        metric(
+            n::CAMPAIGNS_DAMAGED,
+            Counter,
+            Unit::Count,
+            "campaigns whose record or file was damaged at a start",
         ),
         metric(
             n::ANSWERS_UNREADABLE,

@@ -9,6 +9,7 @@ use crate::auth::Actor;
 use crate::catalog::Catalog;
 use crate::clock::Timestamp;
 use crate::results::{Campaign, CampaignId, Ended, Seq, TeamId, Tick, Totals, UserId};
+use crate::sampled;
 use crate::store::{CampaignLog, Store, StoreError};
 
 /// Bytes of bodies read back from the store at once when a viewer needs what memory no longer has: some blocks of the
@@ -184,8 +185,14 @@ impl Watch {
                 }
                 self.log.restore(&records);
             }
+            Err(error @ StoreError::Damaged(_)) => {
+                // Asking again is of no use. Whoever waits is told when it looks again.
+                sampled!(error, campaign = %self.id(), first = first.0, %error, "results are damaged");
+                self.gone.fetch_max(last.0, Ordering::AcqRel);
+                self.log.restore(&[]);
+            }
             Err(error) => {
-                tracing::warn!(campaign = %self.id(), first = first.0, %error, "results could not be read back");
+                sampled!(warn, campaign = %self.id(), first = first.0, %error, "results could not be read back");
             }
         }
     }

@@ -124,3 +124,86 @@ async fn a_power_cut_that_took_writes_is_told_and_survived_unless_the_disk_was_w
     let (_, said) = broker.get("/api/v1/fleet/hosts").await;
     assert_eq!(said["hosts"].as_array().unwrap().len(), 4);
 }
+
+/// Hosts by node key.
+async fn enrolled(broker: &Broker, count: u32) -> Vec<String> {
+    let mut keys = Vec::new();
+    for at in 0..count {
+        let body = json!({"enroll_secret": super::broker::SECRET, "host_identifier": format!("host-{at}")});
+        let (_, said) = broker.post("/api/osquery/enroll", body).await;
+        keys.push(said["node_key"].as_str().unwrap().to_owned());
+    }
+    keys
+}
+
+async fn answer(broker: &Broker, key: &str, campaign: u64) {
+    let asked = json!({"node_key": key});
+    broker.post("/api/osquery/distributed/read", asked).await;
+    let rows = json!({format!("fleet_distributed_query_{campaign}"): [{"a": "1"}]});
+    let body = json!({"node_key": key, "queries": rows});
+    assert_eq!(
+        broker.post("/api/osquery/distributed/write", body).await.0,
+        200
+    );
+}
+
+async fn lines(broker: &Broker, campaign: u64) -> (bool, String) {
+    let url = broker.url(&format!("/api/v1/fleet/campaigns/{campaign}/results"));
+    let output = tokio::process::Command::new("curl")
+        .args([
+            "-sS",
+            "-m",
+            "10",
+            "-H",
+            &format!("Authorization: Bearer {}", super::broker::TOKEN),
+            &url,
+        ])
+        .output()
+        .await
+        .unwrap();
+    (
+        output.status.success(),
+        String::from_utf8(output.stdout).unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn a_damaged_file_costs_what_is_damaged_and_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["--unclaimed-s", "3600"];
+    let mut broker = Broker::start_in(dir.path(), "127.0.0.1:0", &args).await;
+    let keys = enrolled(&broker, 15).await;
+    let campaign = broker.run_on_all("select 1").await;
+    let other = broker.run_on_all("select 2").await;
+    let garbage = broker.run_on_all("select 3").await;
+    for key in &keys {
+        for id in [campaign, other, garbage] {
+            answer(&broker, key, id).await;
+        }
+    }
+    broker.crash().await;
+    let file = |id: u64| dir.path().join(format!("campaigns/{id}.log"));
+    let mut bytes = std::fs::read(file(campaign)).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(file(campaign), bytes).unwrap();
+    std::fs::write(file(garbage), vec![b'g'; 10_000]).unwrap();
+    broker.restart().await;
+    let (whole, said) = lines(&broker, other).await;
+    assert!(whole && said.lines().count() == 15, "{said}");
+    let (whole, said) = lines(&broker, campaign).await;
+    assert!(whole && (13..=14).contains(&said.lines().count()), "{said}");
+    assert_eq!(lines(&broker, garbage).await.1.lines().count(), 0);
+    let aside = files(&dir.path().join("set-aside"));
+    assert_eq!(aside.len(), 2, "{aside:?}");
+    let metrics = broker.get("/metrics").await.1.to_string();
+    assert!(
+        metrics.contains("answerback_campaigns_damaged_total 2"),
+        "{metrics}"
+    );
+    // Whose answer is gone is asked again.
+    for key in &keys {
+        answer(&broker, key, campaign).await;
+    }
+    assert_eq!(lines(&broker, campaign).await.1.lines().count(), 15);
+}

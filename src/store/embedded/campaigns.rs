@@ -1,6 +1,5 @@
 //! The campaigns whose results can be read, in memory, and when each has to be looked at.
 
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,6 +9,7 @@ use super::deadlines::Deadlines;
 use super::file::LogFile;
 use super::live::{Live, Logs};
 use super::rows::Kept;
+use super::salvage;
 use crate::clock::Timestamp;
 use crate::results::ledger::HandedOut;
 use crate::results::{Campaign, CampaignId, HostId, Ledger, Lifecycle, Rules};
@@ -55,10 +55,17 @@ impl Campaigns {
         self.insert(Live::new(campaign, life, ledger, file, self.logs));
     }
 
-    /// Adds a campaign read back after a restart: from its file if it goes on, else from its row. Blocks.
-    pub(super) fn restore(&self, kept: Kept, now: Timestamp) -> Result<(), StoreError> {
+    /// Adds a campaign read back after a restart: from its file if it goes on, else from its row. A damaged file goes to
+    /// `aside`; whether its answers have got new places for that, and the campaign a new epoch. Blocks.
+    pub(super) fn restore(
+        &self,
+        kept: Kept,
+        aside: &Path,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut mended = false;
         let Kept {
-            campaign,
+            mut campaign,
             last,
             progress,
         } = kept;
@@ -77,15 +84,22 @@ impl Campaigns {
             }
             LogFile::ended(campaign.id, path, last)
         } else {
-            LogFile::reload(campaign.id, path, |entry| match entry {
-                Entry::Answer(record) => ledger.answer(record.answer.host, record.answer.failed),
-                Entry::HandOut(host, HandedOut { at, times }) => {
-                    ledger.restore(host, HandedOut { at, times });
-                }
-            })?
+            let (file, is_mended) =
+                LogFile::reload(campaign.id, path, aside, |entry| match entry {
+                    Entry::Answer(record) => {
+                        ledger.answer(record.answer.host, record.answer.failed)
+                    }
+                    Entry::HandOut(host, HandedOut { at, times }) => {
+                        ledger.restore(host, HandedOut { at, times });
+                    }
+                })?;
+            // Answers stand at places where viewers have seen others.
+            campaign.epoch += u64::from(is_mended);
+            mended = is_mended;
+            file
         };
         self.insert(Live::new(campaign, life, ledger, file, self.logs));
-        Ok(())
+        Ok(mended)
     }
 
     fn insert(&self, live: Live) {
@@ -140,14 +154,7 @@ impl Campaigns {
                 std::fs::remove_file(&path)?;
                 continue;
             }
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(aside)?;
-            let free = (0..).map(|at| aside.join(format!("{id}.log.{at}")));
-            let free = free.into_iter().find(|to| !to.exists());
-            let to = free.unwrap_or_else(|| aside.join(format!("{id}.log")));
-            std::fs::rename(&path, &to)?;
+            let to = salvage::set_aside(&path, aside)?;
             tracing::warn!(campaign = %id, file = %to.display(), "a file of a campaign that the catalog does not know is set aside");
         }
         Ok(())

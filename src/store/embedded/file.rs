@@ -11,9 +11,11 @@ use smallvec::SmallVec;
 
 use super::entry::{self, Entry, Parsed};
 use super::faults::io_fault;
+use super::salvage;
 use crate::results::ledger::HandedOut;
 use crate::results::{Answer, CampaignId, HostId, Record, Seq};
 use crate::store::StoreError;
+use crate::telemetry::metrics::names;
 
 /// The first bytes of a file: what it is, in which version, and then whose.
 const MAGIC: [u8; 8] = *b"ABLOG\0\0\x01";
@@ -99,30 +101,32 @@ impl LogFile {
         file
     }
 
-    /// The file of a campaign that goes on: everything in it is shown to `visit`, and a torn end is cut off.
+    /// The file of a campaign that goes on: everything in it is shown to `visit`, and a torn end is cut off. A file that is
+    /// damaged elsewhere goes to `aside`, and a new one is made of what stands whole in it, its answers at new places.
+    /// Whether it was so.
     pub(super) fn reload(
         campaign: CampaignId,
         path: PathBuf,
+        aside: &Path,
         mut visit: impl FnMut(Entry),
-    ) -> Result<Self, StoreError> {
+    ) -> Result<(Self, bool), StoreError> {
         let mut reloaded = Self::new(campaign, path);
         if !reloaded.path.exists() {
-            return Ok(reloaded);
+            return Ok((reloaded, false));
         }
         let fault = |error: io::Error| io_fault("a campaign's file", &error);
         let file = Arc::new(open(&reloaded.path).map_err(fault)?);
         let len = file.metadata().map_err(fault)?.len();
         reloaded.file = Some(Arc::clone(&file));
-        let mut scan = Scan::new(file, 0, len);
-        match scan.preamble(campaign).map_err(fault)? {
-            Preamble::Ours => reloaded.len = PREAMBLE_BYTES,
-            Preamble::Torn => {}
-            Preamble::Foreign => {
-                let path = reloaded.path.display();
-                let told = format!("{path} is not this version's file of campaign {campaign}");
-                return Err(StoreError::Damaged(told));
+        let mut scan = Scan::new(Arc::clone(&file), 0, len);
+        let is_foreign = match scan.preamble(campaign).map_err(fault)? {
+            Preamble::Ours => {
+                reloaded.len = PREAMBLE_BYTES;
+                false
             }
-        }
+            Preamble::Torn => false,
+            Preamble::Foreign => true,
+        };
         while reloaded.len > 0
             && let Some((at, entry)) = scan.next().map_err(fault)?
         {
@@ -136,11 +140,64 @@ impl LogFile {
             reloaded.len = scan.at;
             visit(entry);
         }
-        if reloaded.len < len {
+        if reloaded.len == len {
+            return Ok((reloaded, false));
+        }
+        let behind = salvage::behind(&file, reloaded.len, len).map_err(fault)?;
+        if behind.is_empty() && !is_foreign {
             tracing::warn!(%campaign, bytes = len - reloaded.len, "cut a torn end off a campaign's file");
             reloaded.cut();
+            return Ok((reloaded, false));
         }
-        Ok(reloaded)
+        let lost = len - reloaded.len;
+        let kept = behind.len();
+        let moved = reloaded.mend(&file, aside, behind, visit)?;
+        metrics::counter!(names::CAMPAIGNS_DAMAGED).increment(1);
+        tracing::error!(
+            %campaign, damaged_bytes_max = lost, kept, file = %moved.display(),
+            "a campaign's file is damaged: it is set aside, and the campaign goes on with the answers that stand whole in it"
+        );
+        Ok((reloaded, true))
+    }
+
+    /// Makes a new file of the beginning of the old one, which is good, and these entries.
+    fn mend(
+        &mut self,
+        old: &File,
+        aside: &Path,
+        entries: Vec<Entry>,
+        mut visit: impl FnMut(Entry),
+    ) -> Result<PathBuf, StoreError> {
+        let fault = |error: io::Error| io_fault("a campaign's file", &error);
+        let good = usize::try_from(self.len).unwrap_or(0);
+        let mut beginning = vec![0; good];
+        old.read_exact_at(&mut beginning, 0).map_err(fault)?;
+        let moved = salvage::set_aside(&self.path, aside).map_err(fault)?;
+        self.file = None;
+        if !beginning.is_empty() {
+            let file = open(&self.path).map_err(fault)?;
+            file.write_all_at(&beginning, 0).map_err(fault)?;
+            self.file = Some(Arc::new(file));
+        }
+        let mut batch = Batch::default();
+        let mut last = self.last;
+        for entry in entries {
+            let entry = match entry {
+                Entry::Answer(mut record) => {
+                    last = last.next();
+                    record.seq = last;
+                    batch.put_answer(last, &record.answer);
+                    Entry::Answer(record)
+                }
+                Entry::HandOut(host, handed) => {
+                    batch.put_hand_out(host, handed);
+                    Entry::HandOut(host, handed)
+                }
+            };
+            visit(entry);
+        }
+        self.write(&mut batch)?;
+        Ok(moved)
     }
 
     /// The place of the last answer in the file.

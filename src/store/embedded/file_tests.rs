@@ -37,7 +37,9 @@ fn write(file: &mut LogFile, sizes: &[usize]) {
 
 fn reload(path: &Path) -> (LogFile, Vec<Entry>) {
     let mut entries = Vec::new();
-    let file = LogFile::reload(CAMPAIGN, path.to_owned(), |entry| entries.push(entry)).unwrap();
+    let aside = path.with_extension("aside");
+    let visit = |entry| entries.push(entry);
+    let (file, _) = LogFile::reload(CAMPAIGN, path.to_owned(), &aside, visit).unwrap();
     (file, entries)
 }
 
@@ -80,25 +82,45 @@ fn a_file_cut_anywhere_keeps_every_entry_before_the_cut_and_goes_on() {
 }
 
 #[test]
-fn what_is_damaged_ends_the_file_and_is_never_shown() {
+fn what_is_damaged_is_never_shown_and_what_stands_behind_it_is_kept() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("5.log");
     let mut file = LogFile::new(CAMPAIGN, path.clone());
     write(&mut file, &[10, 10, 10]);
     let whole = fs::read(&path).unwrap();
     let (_, entries) = reload(&path);
+    let hosts = |entries: &[Entry]| -> Vec<(bool, HostId)> {
+        let host = |entry: &Entry| match entry {
+            Entry::Answer(record) => (true, record.answer.host),
+            Entry::HandOut(host, _) => (false, *host),
+        };
+        entries.iter().map(host).collect()
+    };
     for at in PREAMBLE_BYTES as usize..whole.len() {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x55;
         fs::write(&path, &damaged).unwrap();
-        let (file, kept) = reload(&path);
-        assert!(kept.len() < entries.len() && kept == entries[..kept.len()]);
-        assert!(file.len <= at as u64);
+        let (mut file, kept) = reload(&path);
+        assert_eq!(kept.len(), entries.len() - 1, "at {at}");
+        let (kept, all) = (hosts(&kept), hosts(&entries));
+        assert!(kept.iter().all(|each| all.contains(each)));
+        // What was written anew reads back as it is, and goes on.
+        let answers = kept.iter().filter(|(is_answer, _)| *is_answer).count();
+        assert_eq!(file.last(), Seq(answers as u64));
+        assert_eq!(read_all(&mut file, Seq(0), 1).len(), answers);
+        write(&mut file, &[7]);
+        let (file, again) = reload(&path);
+        assert_eq!(
+            (file.last(), again.len()),
+            (Seq(answers as u64 + 1), kept.len() + 2)
+        );
     }
+    let aside = fs::read_dir(path.with_extension("aside")).unwrap();
+    assert!(aside.count() > 50, "each damaged file is kept");
 }
 
 #[test]
-fn an_answer_out_of_order_ends_the_file() {
+fn answers_out_of_order_get_places_in_order() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("5.log");
     let mut file = LogFile::new(CAMPAIGN, path.clone());
@@ -106,18 +128,33 @@ fn an_answer_out_of_order_ends_the_file() {
     let mut batch = Batch::default();
     batch.put_answer(Seq(4), &answer(9, 1));
     file.write(&mut batch).unwrap();
-    assert_eq!(reload(&path).0.last(), Seq(2));
+    assert_eq!(reload(&path).0.last(), Seq(3));
 }
 
 #[test]
-fn a_file_that_is_not_this_campaigns_is_left_alone() {
+fn a_file_that_is_not_this_campaigns_is_set_aside() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("5.log");
-    write(&mut LogFile::new(CampaignId(6), path.clone()), &[1]);
-    let before = fs::read(&path).unwrap();
-    let refused = LogFile::reload(CAMPAIGN, path.clone(), |_| ());
-    assert!(matches!(refused, Err(StoreError::Damaged(_))));
-    assert_eq!(fs::read(&path).unwrap(), before);
+    let aside = directory.path().join("aside");
+    for (number, content) in [
+        b"garbage, and more than a preamble".to_vec(),
+        vec![7; 100_000],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        fs::write(&path, &content).unwrap();
+        let reloaded = LogFile::reload(CAMPAIGN, path.clone(), &aside, |_| ());
+        let (mut file, is_mended) = reloaded.unwrap();
+        assert!(is_mended && file.last() == Seq(0));
+        assert_eq!(
+            fs::read(aside.join(format!("5.log.{number}"))).unwrap(),
+            content
+        );
+        write(&mut file, &[1]);
+        assert_eq!(reload(&path).0.last(), Seq(1));
+        fs::remove_file(&path).unwrap();
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod open;
 mod readers;
 mod ringer;
 mod rows;
+mod salvage;
 mod state;
 mod store;
 mod witness;

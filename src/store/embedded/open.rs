@@ -44,10 +44,13 @@ pub(super) fn open(settings: &Settings, now: Timestamp) -> Result<Opened, StoreE
         bytes_max: settings.log_bytes_max,
     };
     let campaigns = Campaigns::new(files, settings.rules, logs);
-    for kept in rows::kept(&db)? {
-        campaigns.restore(kept, now)?;
-    }
     let aside = settings.dir.join(SET_ASIDE);
+    for kept in rows::kept(&db)? {
+        let id = kept.campaign.id;
+        if campaigns.restore(kept, &aside, now)? {
+            rows::raise_epoch(&db, id)?;
+        }
+    }
     campaigns
         .set_orphans_aside(&aside, |id| rows::is_forgotten(&db, id))
         .map_err(|error| io_fault("the campaigns' files", &error))?;

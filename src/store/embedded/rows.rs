@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::results::{
     Campaign, CampaignId, Ending, Progress, QueryId, Question, Seq, Status, TeamId, UserId,
 };
+use crate::telemetry::metrics::names;
 
 /// At most so many campaigns whose results are forgotten are still listed,
 const ROWS_MAX: i64 = 10_000;
@@ -113,14 +114,33 @@ pub(super) fn kept(db: &Connection) -> Result<Vec<Kept>> {
         "SELECT {COLUMNS}, last, answered, failed FROM campaigns WHERE forgotten = 0 ORDER BY id"
     );
     let mut select = db.prepare(&sql)?;
-    let rows = select.query_map([], |row| {
+    let read = |row: &Row<'_>| -> Result<Kept> {
         Ok(Kept {
             campaign: campaign(row)?,
             last: Seq(number(row.get(8)?)),
             progress: progress(row, 9)?,
         })
-    })?;
-    rows.collect()
+    };
+    let mut rows = select.query([])?;
+    let mut kept = Vec::new();
+    while let Some(row) = rows.next()? {
+        match read(row) {
+            Ok(campaign) => kept.push(campaign),
+            // One campaign that this version cannot read must not keep all others from going on.
+            Err(error) => {
+                let id: Option<i64> = row.get(0).ok();
+                metrics::counter!(names::CAMPAIGNS_DAMAGED).increment(1);
+                tracing::error!(campaign = id, %error, "the record of a campaign cannot be read: it is left out");
+            }
+        }
+    }
+    Ok(kept)
+}
+
+/// Answers of the campaign stand at other places than viewers have seen them.
+pub(super) fn raise_epoch(db: &Connection, id: CampaignId) -> Result<()> {
+    let sql = "UPDATE campaigns SET epoch = epoch + 1 WHERE id = ?1";
+    db.execute(sql, [int(id.0)]).map(|_| ())
 }
 
 /// Whether the campaign's results are known to be over.
