@@ -207,3 +207,39 @@ async fn a_damaged_file_costs_what_is_damaged_and_nobody_else() {
     }
     assert_eq!(lines(&broker, campaign).await.1.lines().count(), 15);
 }
+
+#[tokio::test]
+async fn a_directory_has_one_broker_even_when_the_locks_file_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start_in(dir.path(), "127.0.0.1:0", &[]).await;
+    std::fs::remove_file(dir.path().join("lock")).unwrap();
+    let said = refused(dir.path(), &[]);
+    assert!(
+        said.contains("another process has this data directory open"),
+        "{said}"
+    );
+    // What is written into a file that nobody finds any more is lost at the stop: that is told before.
+    let db = dir.path().join("catalog.db");
+    let kept = dir.path().join("kept.db");
+    std::fs::rename(&db, &kept).unwrap();
+    let mut told = (0, serde_json::Value::Null);
+    for _ in 0..100 {
+        told = broker.get("/readyz").await;
+        if told.0 == 503 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(
+        told.0 == 503 && told.1.to_string().contains("catalog.db was removed"),
+        "{told:?}"
+    );
+    std::fs::rename(&kept, &db).unwrap();
+    for _ in 0..100 {
+        if broker.get("/readyz").await.0 == 200 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("it is back, and not noticed");
+}

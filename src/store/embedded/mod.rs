@@ -12,6 +12,7 @@ mod faults;
 mod file;
 mod live;
 mod open;
+mod owned;
 mod readers;
 mod ringer;
 mod rows;
@@ -21,7 +22,6 @@ mod store;
 mod witness;
 mod writer;
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +32,7 @@ use tokio_util::task::TaskTracker;
 use campaigns::Campaigns;
 use faults::closed;
 use live::Live;
+use owned::Owned;
 use readers::Readers;
 use ringer::Ringer;
 use witness::Witness;
@@ -97,7 +98,7 @@ pub struct EmbeddedStore {
     is_closed: AtomicBool,
     trouble: Trouble,
     /// Held until the store is closed.
-    lock: Mutex<Option<File>>,
+    owned: Mutex<Option<Arc<Owned>>>,
 }
 
 impl EmbeddedStore {
@@ -124,7 +125,7 @@ impl EmbeddedStore {
             stop,
             is_closed: AtomicBool::new(false),
             trouble: Trouble::default(),
-            lock: Mutex::new(Some(opened.lock)),
+            owned: Mutex::new(Some(opened.owned)),
         }))
     }
 
@@ -224,9 +225,14 @@ impl EmbeddedStore {
         }
     }
 
+    fn owned(&self) -> Option<Arc<Owned>> {
+        let owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        owned.clone()
+    }
+
     fn release_lock(&self) {
-        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        lock.take();
+        let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        owned.take();
     }
 
     fn check_open(&self) -> Result<(), StoreError> {

@@ -1,6 +1,6 @@
 //! Opening a data directory: its lock, its catalog, and the campaigns that were in it.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use rusqlite::Connection;
 use super::campaigns::{Campaigns, campaign_of};
 use super::faults::io_fault;
 use super::live::Logs;
+use super::owned::Owned;
 use super::readers::Readers;
 use super::witness::{self, Testimony, Witness};
 use super::writer::Writer;
-use super::{CAMPAIGNS, CATALOG, Fsync, LOCK, SET_ASIDE, Settings, catalog, rows};
+use super::{CAMPAIGNS, CATALOG, Fsync, SET_ASIDE, Settings, catalog, rows};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
 
@@ -24,7 +25,7 @@ const CACHE_KIB: i64 = -32 * 1024;
 
 /// What a directory holds, opened.
 pub(super) struct Opened {
-    pub(super) lock: File,
+    pub(super) owned: Arc<Owned>,
     pub(super) writer: Writer,
     pub(super) witness: Arc<Witness>,
     pub(super) readers: Readers,
@@ -35,9 +36,11 @@ pub(super) struct Opened {
 pub(super) fn open(settings: &Settings, now: Timestamp) -> Result<Opened, StoreError> {
     let files = settings.dir.join(CAMPAIGNS);
     make_directory(&files)?;
-    let lock = lock(&settings.dir.join(LOCK))?;
+    let mut owned = Owned::lock(&settings.dir)?;
     let path = settings.dir.join(CATALOG);
     let db = connect(&path, settings.fsync)?;
+    let opened = owned.catalog_is_open();
+    opened.map_err(|error| io_fault("the catalog's file", &error))?;
     let witness = hear(settings, &files, &db)?;
     let logs = Logs {
         encode: settings.encode,
@@ -57,7 +60,7 @@ pub(super) fn open(settings: &Settings, now: Timestamp) -> Result<Opened, StoreE
     witness.begin(&db)?;
     let witness = Arc::new(witness);
     Ok(Opened {
-        lock,
+        owned: Arc::new(owned),
         writer: Writer::start(db, Some(Arc::clone(&witness)))?,
         witness,
         readers: Readers::new(path),
@@ -126,21 +129,6 @@ fn make_directory(path: &Path) -> Result<(), StoreError> {
     builder
         .create(path)
         .map_err(|error| io_fault(&format!("the directory {}", path.display()), &error))
-}
-
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let told = format!("the lock {}", path.display());
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let file = options.mode(0o600).open(path);
-    let file = file.map_err(|error| io_fault(&told, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Unavailable(format!(
-            "{told} is held: another process has this data directory open"
-        ))),
-        Err(TryLockError::Error(error)) => Err(io_fault(&told, &error)),
-    }
 }
 
 fn connect(path: &Path, fsync: Fsync) -> Result<Connection, StoreError> {

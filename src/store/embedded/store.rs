@@ -42,7 +42,11 @@ impl Store for EmbeddedStore {
         self.trouble.check()?;
         // First, because the system says why a file cannot be written, and SQLite does not.
         let path = self.settings.dir.join(PROBE);
-        let probing = self.tasks.spawn_blocking(move || probe(&path));
+        let owned = self.owned();
+        let probing = self.tasks.spawn_blocking(move || {
+            owned.map_or(Ok(()), |owned| owned.check())?;
+            probe(&path)
+        });
         probing.await.map_err(|_| super::closed())??;
         // A number that nobody uses: the catalog's file is written.
         self.reserve("probe", 1).await.map(|_| ())
