@@ -43,7 +43,7 @@ impl std::ops::Add<Duration> for Timestamp {
 /// Where a shell gets the time from. Cloning shares the same hands.
 #[derive(Clone, Debug)]
 pub enum Clock {
-    /// The machine's wall clock.
+    /// The machine's time: the wall clock without its steps, see [`Steady`].
     System,
     /// A clock that stands still until a test moves it.
     Manual(Arc<AtomicU64>),
@@ -60,7 +60,7 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match self {
-            Self::System => Timestamp(system_millis()),
+            Self::System => SYSTEM.now(boot_millis(), wall_millis),
             Self::Manual(hands) => Timestamp(hands.load(Ordering::SeqCst)),
         }
     }
@@ -74,11 +74,75 @@ impl Clock {
     }
 }
 
+/// All system clocks of the process agree.
+static SYSTEM: Steady = Steady::new();
+
+/// Milliseconds between two looks at the wall clock.
+const LOOK_EVERY: u64 = 100;
+
+/// The wall clock without its steps. Deadlines, claims and log-ins are moments, and somebody who sets the clock must not end
+/// what has an hour left. So it runs with the time since boot, which is never set, and when the wall clock says something
+/// else it runs up to half as fast again, or half as fast, until they agree: a step of a minute is over after two.
+///
+/// Time in which the machine sleeps counts; the reaper looks after what a gap would end (`viewers::reaper`).
+#[derive(Debug)]
+struct Steady {
+    /// What is added to the time since boot, in milliseconds; 0 before the first look.
+    offset: AtomicU64,
+    /// The time since boot at the last look.
+    looked: AtomicU64,
+}
+
+impl Steady {
+    const fn new() -> Self {
+        Self {
+            offset: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self, boot: u64, wall: impl FnOnce() -> u64) -> Timestamp {
+        let looked = self.looked.load(Ordering::Acquire);
+        let due = boot.saturating_sub(looked) >= LOOK_EVERY;
+        let claim = |to| {
+            let order = Ordering::AcqRel;
+            self.looked
+                .compare_exchange(looked, to, order, Ordering::Relaxed)
+                .is_ok()
+        };
+        let offset = self.offset.load(Ordering::Acquire);
+        if offset == 0 {
+            // The first look takes the wall clock as it is.
+            let first = wall().saturating_sub(boot).max(1);
+            let (done, not) = (Ordering::AcqRel, Ordering::Acquire);
+            let _ = self.offset.compare_exchange(0, first, done, not);
+            let _ = claim(boot);
+        } else if due && claim(boot) {
+            let (shown, wall) = (boot + offset, wall());
+            let most = (boot - looked) / 2;
+            let next = match wall >= shown {
+                true => offset + (wall - shown).min(most),
+                false => offset - (shown - wall).min(most).min(offset - 1),
+            };
+            self.offset.store(next, Ordering::Release);
+        }
+        Timestamp(boot + self.offset.load(Ordering::Acquire))
+    }
+}
+
+/// The time since boot, sleep included.
+fn boot_millis() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    // One more, so that it is never 0.
+    seconds * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000 + 1
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the one reading of the system's clock"
 )]
-fn system_millis() -> u64 {
+fn wall_millis() -> u64 {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since_epoch.map_or(0, |elapsed| {
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
@@ -88,6 +152,45 @@ fn system_millis() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const WALL: u64 = 1_700_000_000_000;
+
+    /// What the clock shows after each second, when the wall clock is that far ahead of it from the tenth on.
+    fn stepped(step: i64) -> Vec<i64> {
+        let steady = Steady::new();
+        let wall = |boot: u64| match boot {
+            0..10_000 => WALL + boot,
+            _ => (WALL + boot).saturating_add_signed(step),
+        };
+        let mut shown = Vec::new();
+        for boot in (1_000..200_000).step_by(100) {
+            let now = steady.now(boot, || wall(boot));
+            if boot % 1_000 == 0 {
+                shown.push(now.0.cast_signed() - (WALL + boot).cast_signed());
+            }
+        }
+        shown
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_is_walked_and_not_leapt() {
+        for step in [30_000, -30_000] {
+            let shown = stepped(step);
+            assert!(shown[..8].iter().all(|ahead| *ahead == 0), "{shown:?}");
+            assert!((shown[10].abs() - 500).abs() <= 100, "{shown:?}");
+            let walks = |pair: &[i64]| (pair[1] - pair[0]).abs() <= 500;
+            assert!(shown.windows(2).all(walks), "{shown:?}");
+            assert_eq!(shown.last(), Some(&step));
+        }
+        let far = stepped(3_600_000);
+        assert!(far.last().is_some_and(|ahead| *ahead < 100_000));
+    }
+
+    #[test]
+    fn the_systems_clock_is_the_wall_clock_when_nobody_steps_it() {
+        let ahead = Clock::System.now().0.abs_diff(wall_millis());
+        assert!(ahead < 1_000, "{ahead}");
+    }
 
     #[test]
     fn a_manual_clock_stands_still_until_moved() {

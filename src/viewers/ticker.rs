@@ -26,12 +26,17 @@ pub(super) async fn run(shared: &Arc<Shared>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let watches = watches(shared, |_| true);
-        let renewals = watches.iter().map(|watch| tick(shared, watch));
-        stream::iter(renewals)
-            .for_each_concurrent(AT_ONCE, |renewal| renewal)
-            .await;
+        renew(shared).await;
     }
+}
+
+/// Renews the claims of all campaigns that are watched here, and looks at them.
+pub(super) async fn renew(shared: &Arc<Shared>) {
+    let watches = watches(shared, |_| true);
+    let renewals = watches.iter().map(|watch| tick(shared, watch));
+    stream::iter(renewals)
+        .for_each_concurrent(AT_ONCE, |renewal| renewal)
+        .await;
 }
 
 /// Those watches of this node for which it is so.

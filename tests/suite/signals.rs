@@ -42,3 +42,21 @@ async fn quit_stops_it_in_order() {
         .await
         .expect("it stops");
 }
+
+#[tokio::test]
+async fn a_campaign_with_a_viewer_outlives_a_standstill_of_the_machine() {
+    let broker = Broker::start(&["--resume-grace-s", "0"]).await;
+    let body = serde_json::json!({"enroll_secret": super::broker::SECRET, "host_identifier": "pc"});
+    assert_eq!(broker.post("/api/osquery/enroll", body).await.0, 200);
+    let campaign = broker.run_on_all("select 1").await;
+    let mut viewer = super::viewer::Viewer::watch(&broker, campaign, 0).await;
+    viewer.message().await;
+    send(&broker, Signal::STOP);
+    // Longer than the claim of its viewer holds.
+    tokio::time::sleep(Duration::from_secs(18)).await;
+    send(&broker, Signal::CONT);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let path = format!("/api/v1/fleet/campaigns/{campaign}");
+    let (_, said) = broker.get(&path).await;
+    assert_eq!(said["campaign"]["state"], "running", "{said}");
+}
