@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use answerback::cli::{Cli, Command, Serve, migrate, query, user};
+use answerback::cli::{Cli, Command, Serve, backup, migrate, query, user};
 use answerback::config::{Raw, Settings, check, secrets};
 use answerback::shutdown::Shutdown;
 use answerback::{app, telemetry};
@@ -38,6 +38,9 @@ fn main() -> ExitCode {
         }
         Command::Migrate(migrate) => runtime.block_on(migrate::run(migrate).boxed_local()),
         Command::User(user) => runtime.block_on(user::run(user).boxed_local()),
+        Command::Backup(backup) => backup::run_backup(&backup),
+        Command::Restore(restore) => backup::run_restore(&restore),
+        Command::Check(check) => backup::run_check(&check),
         Command::CheckConfig(serve) => match settings(*serve) {
             Ok(settings) => {
                 let faults = runtime.block_on(app::trial::faults(&settings));

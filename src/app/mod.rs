@@ -3,6 +3,7 @@
 mod banner;
 mod descriptors;
 mod housekeeping;
+mod memory;
 mod nodes;
 mod routes;
 mod start;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::FutureExt as _;
+use futures_util::future::join;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -90,7 +92,8 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     shutdown.token().cancelled().await;
     tracing::info!("stopping");
     ops.drain();
-    shut_down(&shutdown.begin(), parts, &results, &tasks, &over).await;
+    let drain = settings.drain;
+    shut_down(&shutdown.begin(), parts, (&results, drain), &tasks, &over).await;
     Ok(())
 }
 
@@ -134,11 +137,13 @@ const fn audience(settings: &Settings) -> Audience {
 async fn shut_down(
     deadline: &Deadline,
     parts: Parts,
-    results: &routes::Mounts,
+    (results, drain): (&routes::Mounts, Duration),
     tasks: &TaskTracker,
     over: &CancellationToken,
 ) {
-    let _ = deadline.wait("goodbyes", results.close_all()).await;
+    // Whoever balances asks `/readyz` now and then, and hears 503 from an open port before it closes.
+    let goodbyes = join(results.close_all(), tokio::time::sleep(drain));
+    let _ = deadline.wait("goodbyes", goodbyes).await;
     over.cancel();
     tasks.close();
     let _ = deadline.wait("requests in flight", tasks.wait()).await;

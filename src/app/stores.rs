@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
 
+use super::memory;
 use crate::clock::Timestamp;
 use crate::config::{Settings, StoreUrl, without_secrets};
 use crate::sockjs::payload;
@@ -12,8 +13,10 @@ use crate::store::Store;
 use crate::store::embedded::{self, EmbeddedStore};
 use crate::store::redis::{self, RedisStore};
 
-/// Bytes that all campaigns' logs together may keep in memory with the embedded store.
-const LOGS_BYTES_MAX: usize = 1 << 30;
+/// Of the memory there is, what all campaigns' logs together may keep with the embedded store.
+const LOGS_SHARE: u64 = 4;
+/// The same where nobody knows how much memory there is.
+const LOGS_BYTES: usize = 1 << 30;
 
 /// Opens the store; the text says which, without its secrets.
 pub(super) async fn open(
@@ -33,7 +36,7 @@ pub(super) async fn open(
                 rules: settings.rules,
                 accept_loss: settings.accept_loss,
                 log_bytes_max: settings.log_bytes_max,
-                logs_bytes_max: LOGS_BYTES_MAX,
+                logs_bytes_max: settings.logs_bytes_max.unwrap_or_else(logs_bytes),
                 fsync,
                 encode: payload::encode,
             };
@@ -49,6 +52,13 @@ pub(super) async fn open(
             without_secrets(url),
         )),
     }
+}
+
+fn logs_bytes() -> usize {
+    let share = memory::limit().map(|bytes| bytes / LOGS_SHARE);
+    share.map_or(LOGS_BYTES, |bytes| {
+        usize::try_from(bytes).unwrap_or(LOGS_BYTES)
+    })
 }
 
 /// Without a name it is no node.

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and the commands that talk to a broker from outside.
 
+pub mod backup;
 pub mod demo;
 pub mod migrate;
 pub mod query;
@@ -31,6 +32,12 @@ pub enum Command {
     /// Give a user who cannot get in a new password or token
     #[command(subcommand)]
     User(user::User),
+    /// Copy a data directory, also while its broker runs, to a new one
+    Backup(backup::Backup),
+    /// Put a backup into a new data directory
+    Restore(backup::Restore),
+    /// Look through a data directory on which no broker runs, or a backup
+    Check(backup::Check),
     /// Check the settings of `serve` and say what is wrong with them
     CheckConfig(Box<Serve>),
 }

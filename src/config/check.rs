@@ -98,6 +98,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
         accept_eviction: raw.accept_eviction.unwrap_or(false),
         accept_loss: raw.accept_loss.unwrap_or(false),
         log_bytes_max: faults.mib("log-mib", raw.log_mib, 128),
+        logs_bytes_max: raw.logs_mib.map(|mib| faults.mib("logs-mib", Some(mib), 1)),
         hosts: faults.hosts(raw.hosts, raw.enroll_rate),
         fsync: faults.one_of("fsync", raw.fsync, &[("never", false), ("always", true)]),
         sockjs_response_limit: faults.least(

@@ -45,6 +45,8 @@ pub struct Settings {
     pub creator_only: bool,
     /// Whether a Redis that evicts keys is taken.
     pub accept_eviction: bool,
+    /// Bytes of memory for all logs together; none for a share of what there is.
+    pub logs_bytes_max: Option<usize>,
     /// Whether a data directory is taken that has lost writes.
     pub accept_loss: bool,
     /// Bytes of memory for each campaign's log.

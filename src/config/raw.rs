@@ -161,6 +161,10 @@ pub struct Raw {
     /// MiB of memory for each campaign's results; older ones are read back from the store [default: 128]
     #[arg(long, env = "ANSWERBACK_LOG_MIB", value_name = "MIB")]
     pub log_mib: Option<usize>,
+    /// MiB of memory for all campaigns' results together with the embedded store [default: a quarter of the machine's or the
+    /// container's memory]
+    #[arg(long, env = "ANSWERBACK_LOGS_MIB", value_name = "MIB")]
+    pub logs_mib: Option<usize>,
     /// Hosts that may enroll in all; more are refused [default: 250000]
     #[arg(long, env = "ANSWERBACK_HOSTS", value_name = "HOSTS")]
     pub hosts: Option<usize>,
@@ -227,7 +231,7 @@ impl Raw {
             listen metrics_listen metrics_open data_dir store store_file demo tls_cert tls_key tls_client_ca tls_self_signed tls_names insecure_http trusted_proxies
             admin_email admin_password admin_password_file api_token api_token_file enroll_secret enroll_secret_file node
             advertise node_secret node_secret_file unclaimed_s
-            resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only accept_eviction accept_loss log_mib
+            resume_grace_s retention_s overdue_s live_query_rest_period_s creator_only accept_eviction accept_loss log_mib logs_mib
             campaigns sql_kib hosts enroll_rate fsync
             sockjs_response_limit heartbeat_s sockjs_url origins osquery_logs osquery_log_mib connections drain_s log log_format
         )

@@ -243,3 +243,114 @@ async fn a_directory_has_one_broker_even_when_the_locks_file_is_gone() {
     }
     panic!("it is back, and not noticed");
 }
+
+/// What version 0.1 has written must be read by every later one. A new version adds its own directory beside it.
+#[tokio::test]
+async fn data_of_earlier_versions_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/data-0.1");
+    std::fs::create_dir(dir.path().join("campaigns")).unwrap();
+    for name in [
+        "catalog.db",
+        "catalog.witness",
+        "campaigns/1.log",
+        "campaigns/2.log",
+    ] {
+        std::fs::copy(from.join(name), dir.path().join(name)).unwrap();
+    }
+    // A hundred years, so that the results are still kept.
+    let args = ["--retention-s", "3153600000"];
+    let broker = Broker::start_in(dir.path(), "127.0.0.1:0", &args).await;
+    let named = |said: &serde_json::Value, of: &str, name: &str| {
+        let list = said[of].as_array().unwrap();
+        list.iter()
+            .map(|each| each[name].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (_, said) = broker.get("/api/v1/fleet/hosts?order_key=id").await;
+    assert_eq!(
+        named(&said, "hosts", "hostname"),
+        ["host-0", "host-1", "host-2"]
+    );
+    assert_eq!(named(&said, "hosts", "team_name"), ["", "", "Ops"]);
+    for (path, of, name) in [
+        ("queries", "queries", "kernel"),
+        ("labels", "labels", "chosen"),
+        ("packs", "packs", "p"),
+        ("teams", "teams", "Ops"),
+    ] {
+        let (_, said) = broker.get(&format!("/api/v1/fleet/{path}")).await;
+        assert!(
+            named(&said, of, "name").contains(&name.to_owned()),
+            "{said}"
+        );
+    }
+    // The secret and the keys that were given out still open.
+    let body = json!({"enroll_secret": "ops-secret", "host_identifier": "host-2"});
+    let (status, said) = broker.post("/api/osquery/enroll", body).await;
+    assert_eq!(status, 200, "{said}");
+    let known = json!({"node_key": "/1WExDU4x9aHxJsb9Z9FeVCc9wJStdlg"});
+    assert_eq!(
+        broker.post("/api/osquery/distributed/read", known).await.0,
+        200
+    );
+    for campaign in [1, 2] {
+        let (whole, said) = lines(&broker, campaign).await;
+        assert!(whole && said.lines().count() == 3, "{campaign}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_of_a_running_broker_is_whole_and_comes_back_without_giving_numbers_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, saved, back) = (
+        dir.path().join("data"),
+        dir.path().join("saved"),
+        dir.path().join("back"),
+    );
+    let args = ["--unclaimed-s", "3600"];
+    let mut broker = Broker::start_in(&data, "127.0.0.1:0", &args).await;
+    let keys = enrolled(&broker, 20).await;
+    let campaign = broker.run_on_all("select 1").await;
+    let paths = [&data, &saved, &back].map(|path| path.display().to_string());
+    for (at, key) in keys.iter().enumerate() {
+        answer(&broker, key, campaign).await;
+        if at == 10 {
+            let (code, said) = answerback(20, &["backup", &paths[1], "--data-dir", &paths[0]]);
+            assert_eq!(code, Some(0), "{said}");
+            let (code, said) = answerback(20, &["backup", &paths[1], "--data-dir", &paths[0]]);
+            assert!(code == Some(1) && said.contains("is not empty"), "{said}");
+        }
+    }
+    let later = broker.run_on_all("select 2").await;
+    broker.crash().await;
+    let (code, said) = answerback(20, &["check", &paths[1]]);
+    assert!(code == Some(0) && said.contains("is whole"), "{said}");
+    let (code, said) = answerback(20, &["restore", &paths[1], "--data-dir", &paths[2]]);
+    assert_eq!(code, Some(0), "{said}");
+    let broker = Broker::start_in(&back, "127.0.0.1:0", &args).await;
+    let (whole, said) = lines(&broker, campaign).await;
+    assert!(whole && (11..=20).contains(&said.lines().count()), "{said}");
+    assert!(broker.run_on_all("select 3").await > later);
+    for key in &keys {
+        answer(&broker, key, campaign).await;
+    }
+    assert_eq!(lines(&broker, campaign).await.1.lines().count(), 20);
+    drop(broker);
+    // A damaged backup is not put back.
+    let log = saved.join(format!("campaigns/{campaign}.log"));
+    let mut bytes = std::fs::read(&log).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    let (code, said) = answerback(
+        20,
+        &[
+            "restore",
+            &paths[1],
+            "--data-dir",
+            &dir.path().join("again").display().to_string(),
+        ],
+    );
+    assert!(code == Some(1) && said.contains("is damaged"), "{said}");
+}

@@ -60,3 +60,27 @@ async fn a_campaign_with_a_viewer_outlives_a_standstill_of_the_machine() {
     let (_, said) = broker.get(&path).await;
     assert_eq!(said["campaign"]["state"], "running", "{said}");
 }
+
+#[tokio::test]
+async fn a_stop_says_that_it_is_not_ready_before_the_port_closes() {
+    let mut broker = Broker::start(&["--drain-s", "3"]).await;
+    let began = std::time::Instant::now();
+    send(&broker, Signal::TERM);
+    let mut said = 0;
+    while began.elapsed() < Duration::from_secs(2) {
+        said = broker.get("/readyz").await.0;
+        if said == 503 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(said, 503);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(
+        broker.get("/readyz").await.0,
+        503,
+        "the port is open while it drains"
+    );
+    assert!(broker.stop().await);
+    assert!(began.elapsed() < Duration::from_secs(8));
+}

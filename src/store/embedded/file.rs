@@ -126,6 +126,11 @@ impl LogFile {
             }
             Preamble::Torn => false,
             Preamble::Foreign => true,
+            Preamble::Newer => {
+                let path = reloaded.path.display();
+                let told = format!("{path} was written by a newer answerback: start that version");
+                return Err(StoreError::Damaged(told));
+            }
         };
         while reloaded.len > 0
             && let Some((at, entry)) = scan.next().map_err(fault)?
@@ -296,6 +301,45 @@ impl LogFile {
     }
 }
 
+/// What a look through a file has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checked {
+    Whole,
+    /// The last write was not whole.
+    Torn,
+    Damaged,
+}
+
+/// Looks through a file and changes nothing.
+pub(super) fn check(campaign: CampaignId, path: &Path) -> Result<Checked, StoreError> {
+    let fault = |error: io::Error| io_fault(&path.display().to_string(), &error);
+    let file = Arc::new(File::open(path).map_err(fault)?);
+    let len = file.metadata().map_err(fault)?.len();
+    let mut scan = Scan::new(Arc::clone(&file), 0, len);
+    match scan.preamble(campaign).map_err(fault)? {
+        Preamble::Ours => {}
+        Preamble::Torn => return Ok(Checked::Torn),
+        Preamble::Newer | Preamble::Foreign => return Ok(Checked::Damaged),
+    }
+    let mut last = Seq(0);
+    while let Some((_, entry)) = scan.next().map_err(fault)? {
+        if let Entry::Answer(record) = entry {
+            if record.seq != last.next() {
+                return Ok(Checked::Damaged);
+            }
+            last = record.seq;
+        }
+    }
+    if scan.at == len {
+        return Ok(Checked::Whole);
+    }
+    let behind = salvage::behind(&file, scan.at, len).map_err(fault)?;
+    Ok(match behind.is_empty() {
+        true => Checked::Torn,
+        false => Checked::Damaged,
+    })
+}
+
 fn open(path: &PathBuf) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -363,6 +407,8 @@ enum Preamble {
     Ours,
     /// It was never written whole, so nothing behind it was acknowledged.
     Torn,
+    /// A later version of the format.
+    Newer,
     Foreign,
 }
 
@@ -399,7 +445,10 @@ impl Scan {
             return Ok(Preamble::Ours);
         }
         let hole = preamble.iter().all(|byte| *byte == 0);
-        Ok(if hole {
+        let is_newer = preamble[..7] == MAGIC[..7] && preamble[7] > MAGIC[7];
+        Ok(if is_newer {
+            Preamble::Newer
+        } else if hole {
             Preamble::Torn
         } else {
             Preamble::Foreign

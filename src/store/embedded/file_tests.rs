@@ -158,6 +158,19 @@ fn a_file_that_is_not_this_campaigns_is_set_aside() {
 }
 
 #[test]
+fn a_file_of_a_later_version_is_left_as_it_is_and_told() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("5.log");
+    write(&mut LogFile::new(CAMPAIGN, path.clone()), &[1]);
+    let mut later = fs::read(&path).unwrap();
+    later[7] += 1;
+    fs::write(&path, &later).unwrap();
+    let refused = LogFile::reload(CAMPAIGN, path.clone(), directory.path(), |_| ());
+    assert!(matches!(refused, Err(StoreError::Damaged(told)) if told.contains("newer answerback")));
+    assert_eq!(fs::read(&path).unwrap(), later);
+}
+
+#[test]
 fn any_place_is_found_without_reading_much_before_it() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("5.log");

@@ -4,6 +4,7 @@
 //! It is one process's alone. What has been acknowledged survives kill -9; whether it survives the machine
 //! is [`Fsync`]'s to say.
 
+pub mod backup;
 mod campaigns;
 mod catalog;
 mod deadlines;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
+use rusqlite_migration::MigrationDefinitionError;
 
 use super::campaigns::{Campaigns, campaign_of};
 use super::faults::io_fault;
@@ -123,12 +124,20 @@ fn highest_campaign(files: &Path) -> std::io::Result<Option<u64>> {
 }
 
 /// Others on the machine have no business with tokens and results: what is made is the owner's alone.
-fn make_directory(path: &Path) -> Result<(), StoreError> {
+pub(super) fn make_directory(path: &Path) -> Result<(), StoreError> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder
         .create(path)
         .map_err(|error| io_fault(&format!("the directory {}", path.display()), &error))
+}
+
+/// A later release has written what is here.
+fn newer(path: &Path) -> StoreError {
+    StoreError::Damaged(format!(
+        "{} was written by a newer answerback: start that version, or a backup of before it",
+        path.display()
+    ))
 }
 
 fn connect(path: &Path, fsync: Fsync) -> Result<Connection, StoreError> {
@@ -149,6 +158,9 @@ fn connect(path: &Path, fsync: Fsync) -> Result<Connection, StoreError> {
     db.pragma_update(None, "cache_size", CACHE_KIB)?;
     catalog::migrate(&mut db).map_err(|error| match error {
         rusqlite_migration::Error::RusqliteError { err, .. } => err.into(),
+        rusqlite_migration::Error::MigrationDefinition(
+            MigrationDefinitionError::DatabaseTooFarAhead,
+        ) => newer(path),
         other => StoreError::Damaged(format!("the catalog's tables: {other}")),
     })?;
     Ok(db)

@@ -300,3 +300,17 @@ async fn a_catalog_that_is_none_is_told() {
     let refused = EmbeddedStore::open(settings, START).await;
     assert!(matches!(refused, Err(StoreError::Damaged(_))));
 }
+
+#[tokio::test]
+async fn a_directory_of_a_later_version_is_told_as_such() {
+    let directories = Directories::new(Fsync::Never, 1 << 20);
+    let store = directories.open(START).await;
+    store.close().await;
+    drop(store);
+    let path = directories.settings().dir.join(CATALOG);
+    let db = rusqlite::Connection::open(path).unwrap();
+    db.pragma_update(None, "user_version", 77).unwrap();
+    drop(db);
+    let refused = EmbeddedStore::open(directories.settings(), START).await;
+    assert!(matches!(refused, Err(StoreError::Damaged(told)) if told.contains("newer answerback")));
+}
