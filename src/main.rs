@@ -17,6 +17,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A stop takes at most so long, its goodbyes not counted in.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// What is still to be written then takes at most so long.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 /// Bad settings, as for bad flags.
 const USAGE: u8 = 2;
 
@@ -53,7 +55,12 @@ fn main() -> ExitCode {
             Err(error) => complain(&error, USAGE),
         },
         Command::Serve(serve) => match settings(*serve) {
-            Ok(settings) => runtime.block_on(run(settings).boxed_local()),
+            Ok(settings) => {
+                let code = runtime.block_on(run(settings).boxed_local());
+                // What still writes to somebody who does not read must not hold up the end.
+                runtime.shutdown_timeout(LAST_WRITES);
+                code
+            }
             Err(error) => complain(&error, USAGE),
         },
     }
@@ -71,15 +78,18 @@ fn settings(serve: Serve) -> Result<Settings, String> {
 }
 
 async fn run(settings: Settings) -> ExitCode {
-    if let Err(error) = telemetry::logging::install(&settings.log) {
-        return complain(&error, USAGE);
-    }
+    let lines = match telemetry::logging::install(&settings.log) {
+        Ok(lines) => lines,
+        Err(error) => return complain(&error, USAGE),
+    };
     for flag in secrets::shown_by(std::env::args_os()) {
         tracing::warn!(
             "--{flag} shows its secret to every user of this machine (ps): give --{flag}-file, or a variable"
         );
     }
-    match app::run(settings, Shutdown::new(STOP_WITHIN)).await {
+    let outcome = app::run(settings, Shutdown::new(STOP_WITHIN)).await;
+    lines.flush(LAST_WRITES);
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&format!("{error:#}"), 1),
     }

@@ -37,6 +37,8 @@ const BATCH_BYTES: u32 = 1 << 10;
 const QUEUE_TIME: Duration = Duration::from_secs(1);
 /// The member of each line that says which host sent it.
 const HOST_ID: &str = "answerback_host_id";
+/// How long an agent waits for the sink; osquery gives up on a request after 16 s.
+const WRITE_TIME: Duration = Duration::from_secs(10);
 /// Batches that are written together.
 const WRITE_BATCHES: usize = 256;
 
@@ -155,8 +157,11 @@ impl LogSink {
             let queue = Arc::clone(queue);
             self.tasks.spawn_blocking(move || write_all(writer, queue));
         }
-        let gone = |_| Err("the writer has ended".to_owned());
-        let outcome = outcome.await.unwrap_or_else(gone);
+        // The lines may be written later, and come again: the agent keeps what was not acknowledged.
+        let outcome = timeout(WRITE_TIME, outcome)
+            .await
+            .map_err(|_| Refusal::Busy)?;
+        let outcome = outcome.unwrap_or_else(|_| Err("the writer has ended".to_owned()));
         outcome.map_err(Refusal::Log)
     }
 }

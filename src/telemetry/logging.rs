@@ -8,6 +8,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::lines::Lines;
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
@@ -42,6 +44,9 @@ pub enum LoggingError {
     /// The filter does not read.
     #[error("log filter is not valid")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// There can be no thread that writes.
+    #[error("no thread for the log")]
+    Thread(#[from] std::io::Error),
     /// Another subscriber is installed in this process.
     #[error("another log subscriber is installed already")]
     Taken(#[from] tracing_subscriber::util::TryInitError),
@@ -66,15 +71,16 @@ fn quieted(filter: &str) -> String {
     }
 }
 
-/// Installs the subscriber of this process.
+/// Installs the subscriber of this process. Whoever ends the process flushes the lines before.
 ///
 /// # Errors
 /// [`LoggingError`], the second time too.
-pub fn install(settings: &Settings) -> Result<(), LoggingError> {
+pub fn install(settings: &Settings) -> Result<Lines, LoggingError> {
     let filter = EnvFilter::try_new(quieted(&settings.filter))?;
+    let way = Lines::start(std::io::stderr())?;
     let lines = fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(way.clone());
     match settings.format {
         Format::Text => registry()
             .with(filter)
@@ -85,7 +91,7 @@ pub fn install(settings: &Settings) -> Result<(), LoggingError> {
             registry().with(filter).with(lines).try_init()?;
         }
     }
-    Ok(())
+    Ok(way)
 }
 
 #[cfg(test)]

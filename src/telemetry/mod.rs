@@ -1,5 +1,6 @@
 //! What operators see: metrics and logs.
 
+pub mod lines;
 pub mod logging;
 pub mod metrics;
 pub mod sampled;

@@ -84,3 +84,82 @@ async fn a_stop_says_that_it_is_not_ready_before_the_port_closes() {
     assert!(broker.stop().await);
     assert!(began.elapsed() < Duration::from_secs(8));
 }
+
+/// What curl prints.
+async fn curl(args: &[&str]) -> String {
+    let args = [&["-sS", "-m", "15"], args].concat();
+    let output = tokio::process::Command::new("curl")
+        .args(&args)
+        .output()
+        .await
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A broker whose log and output nobody reads, and its URL.
+async fn unread(dir: &std::path::Path) -> (tokio::process::Child, String) {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_answerback"))
+        .args([
+            "serve",
+            "--listen",
+            &free.to_string(),
+            "--osquery-logs",
+            "stdout",
+            "--data-dir",
+        ])
+        .arg(dir)
+        .env("ANSWERBACK_ENROLL_SECRET", super::broker::SECRET)
+        .env("ANSWERBACK_LOG", "trace")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let url = format!("http://{free}");
+    for _ in 0..200 {
+        if curl(&[&format!("{url}/healthz")]).await == "ok\n" {
+            return (child, url);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it does not start");
+}
+
+#[tokio::test]
+async fn whoever_reads_neither_log_nor_output_holds_up_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, url) = unread(dir.path()).await;
+    let healthz = format!("{url}/healthz");
+    let body = format!(
+        r#"{{"enroll_secret":"{}","host_identifier":"pc"}}"#,
+        super::broker::SECRET
+    );
+    let said = curl(&["-d", &body, &format!("{url}/api/osquery/enroll")]).await;
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    // More of osquery's log than a pipe holds: the agent is told to keep its lines, and others go on.
+    let lines: Vec<_> = (0..2_000)
+        .map(|at| serde_json::json!({"name": "x".repeat(100), "at": at}))
+        .collect();
+    let log =
+        serde_json::json!({"node_key": said["node_key"], "log_type": "result", "data": lines});
+    let file = dir.path().join("log.json");
+    std::fs::write(&file, log.to_string()).unwrap();
+    let told = curl(&[
+        "-d",
+        &format!("@{}", file.display()),
+        &format!("{url}/api/osquery/log"),
+    ])
+    .await;
+    assert!(told.contains("error"), "{told}");
+    for _ in 0..100 {
+        assert_eq!(curl(&[&healthz]).await, "ok\n");
+    }
+    let pid = i32::try_from(child.id().unwrap()).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), child.wait()).await;
+    ended.expect("it ends").unwrap();
+}
