@@ -3,17 +3,23 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::api::said;
 use crate::body::{enrolment, key};
 use crate::exchange::Connection;
 use crate::target::Target;
 
+/// A server that takes no more from this address for now.
+const TOO_MANY: u16 = 429;
+/// How long it is left alone then.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Connections that enrol side by side.
 const CONNECTIONS: usize = 16;
 
@@ -105,7 +111,13 @@ async fn enrol_some(
         let number = u32::try_from(host).context("more than 2^32 hosts")?;
         let body = enrolment(&who.secret, &who.prefix, number);
         let request = target.request("POST", "/api/osquery/enroll", JSON, body.as_bytes());
-        let reply = connection.exchange(&request).await.context("enroll")?;
+        let mut reply = connection.exchange(&request).await.context("enroll")?;
+        while reply.status == TOO_MANY {
+            // As osquery would: all these hosts come from one address.
+            progress.set_message("the server takes so many a second (Answerback: --enroll-rate)");
+            sleep(PAUSE).await;
+            reply = connection.exchange(&request).await.context("enroll")?;
+        }
         let keep_alive = reply.keep_alive;
         enrolled.push((host, node_key(&said("enroll", &reply)?)?));
         progress.inc(1);

@@ -174,7 +174,7 @@ fn agents(
     let sink = LogSink::open(&sink, tasks).context("cannot write osquery's logs")?;
     let mut agents = agents::Settings {
         trusted_proxies: proxies.clone(),
-        enrolments: limits::enrolments(settings.hosts.enroll_rate),
+        enrolments: limits::enrolments(enroll_rate(settings)),
         hosts_max: settings.hosts.max,
         client_certificates: settings.client_ca.is_some(),
         ..agents::Settings::default()
@@ -187,6 +187,12 @@ fn agents(
         agents,
         sink,
     )))
+}
+
+/// The hosts of a demo come all at once, from here.
+fn enroll_rate(settings: &Settings) -> u32 {
+    let demo = u32::try_from(settings.demo / 50).unwrap_or(u32::MAX);
+    settings.hosts.enroll_rate.max(demo)
 }
 
 pub(super) fn net_settings(settings: &Settings) -> net::Settings {
