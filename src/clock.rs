@@ -3,9 +3,9 @@
 //! Pure modules take a [`Timestamp`] argument and never ask for the time; shells own a [`Clock`]
 //! and pass what it says. Tests own a manual clock and move it by hand.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 /// A moment, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,7 +60,7 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match self {
-            Self::System => SYSTEM.now(boot_millis(), wall_millis),
+            Self::System => SYSTEM.now(monotonic_millis(), seen),
             Self::Manual(hands) => Timestamp(hands.load(Ordering::SeqCst)),
         }
     }
@@ -81,16 +81,26 @@ static SYSTEM: Steady = Steady::new();
 const LOOK_EVERY: u64 = 100;
 
 /// The wall clock without its steps. Deadlines, claims and log-ins are moments, and somebody who sets the clock must not end
-/// what has an hour left. So it runs with the time since boot, which is never set, and when the wall clock says something
+/// what has an hour left. So it runs with the monotonic clock, which is never set, and when the wall clock says something
 /// else it runs up to half as fast again, or half as fast, until they agree: a step of a minute is over after two.
 ///
-/// Time in which the machine sleeps counts; the reaper looks after what a gap would end (`viewers::reaper`).
+/// Time in which the machine sleeps counts at once; the reaper looks after what a gap would end (`viewers::reaper`).
 #[derive(Debug)]
 struct Steady {
-    /// What is added to the time since boot, in milliseconds; 0 before the first look.
+    /// What is added to the monotonic time, in milliseconds; 0 before the first look.
     offset: AtomicU64,
-    /// The time since boot at the last look.
+    /// The monotonic time at the last look.
     looked: AtomicU64,
+    /// How far the time since boot, sleep included, was ahead of the monotonic time then.
+    slept: AtomicU64,
+}
+
+/// What a look sees, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// The time since boot, sleep included.
+    boot: u64,
+    wall: u64,
 }
 
 impl Steady {
@@ -98,44 +108,66 @@ impl Steady {
         Self {
             offset: AtomicU64::new(0),
             looked: AtomicU64::new(0),
+            slept: AtomicU64::new(0),
         }
     }
 
-    fn now(&self, boot: u64, wall: impl FnOnce() -> u64) -> Timestamp {
+    #[inline]
+    fn now(&self, monotonic: u64, look: impl FnOnce() -> Seen) -> Timestamp {
         let looked = self.looked.load(Ordering::Acquire);
-        let due = boot.saturating_sub(looked) >= LOOK_EVERY;
-        let claim = |to| {
-            let order = Ordering::AcqRel;
-            self.looked
-                .compare_exchange(looked, to, order, Ordering::Relaxed)
-                .is_ok()
-        };
-        let offset = self.offset.load(Ordering::Acquire);
-        if offset == 0 {
+        if monotonic.saturating_sub(looked) >= LOOK_EVERY || looked == 0 {
+            self.look(monotonic, looked, look());
+        }
+        Timestamp(monotonic + self.offset.load(Ordering::Acquire))
+    }
+
+    #[cold]
+    fn look(&self, monotonic: u64, looked: u64, seen: Seen) {
+        let slept = seen.boot.saturating_sub(monotonic);
+        if self.offset.load(Ordering::Acquire) == 0 {
             // The first look takes the wall clock as it is.
-            let first = wall().saturating_sub(boot).max(1);
+            self.slept.store(slept, Ordering::Release);
+            let first = seen.wall.saturating_sub(monotonic).max(1);
             let (done, not) = (Ordering::AcqRel, Ordering::Acquire);
             let _ = self.offset.compare_exchange(0, first, done, not);
-            let _ = claim(boot);
-        } else if due && claim(boot) {
-            let (shown, wall) = (boot + offset, wall());
-            let most = (boot - looked) / 2;
-            let next = match wall >= shown {
-                true => offset + (wall - shown).min(most),
-                false => offset - (shown - wall).min(most).min(offset - 1),
-            };
-            self.offset.store(next, Ordering::Release);
+            self.looked.store(monotonic.max(1), Ordering::Release);
+            return;
         }
-        Timestamp(boot + self.offset.load(Ordering::Acquire))
+        let (done, not) = (Ordering::AcqRel, Ordering::Relaxed);
+        let claimed = self.looked.compare_exchange(looked, monotonic, done, not);
+        if claimed.is_err() {
+            return;
+        }
+        let before = self.slept.swap(slept, Ordering::AcqRel);
+        // Two clocks are not read at the same moment.
+        let woke = slept.saturating_sub(before);
+        let woke = if woke > LOOK_EVERY { woke } else { 0 };
+        let offset = self.offset.load(Ordering::Acquire) + woke;
+        let shown = monotonic + offset;
+        let most = (monotonic - looked) / 2;
+        let next = match seen.wall >= shown {
+            true => offset + (seen.wall - shown).min(most),
+            false => offset - (shown - seen.wall).min(most).min(offset - 1),
+        };
+        self.offset.store(next, Ordering::Release);
     }
 }
 
-/// The time since boot, sleep included.
-fn boot_millis() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    // One more, so that it is never 0.
-    seconds * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000 + 1
+/// Milliseconds since the first call, and one, so that it is never 0.
+fn monotonic_millis() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let since = START.get_or_init(Instant::now).elapsed();
+    since.as_secs() * 1000 + u64::from(since.subsec_millis()) + 1
+}
+
+fn seen() -> Seen {
+    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(boot.tv_sec).unwrap_or(0);
+    let millis = u64::try_from(boot.tv_nsec).unwrap_or(0) / 1_000_000;
+    Seen {
+        boot: seconds * 1000 + millis,
+        wall: wall_millis(),
+    }
 }
 
 #[expect(
@@ -164,7 +196,10 @@ mod tests {
         };
         let mut shown = Vec::new();
         for boot in (1_000..200_000).step_by(100) {
-            let now = steady.now(boot, || wall(boot));
+            let now = steady.now(boot, || Seen {
+                boot,
+                wall: wall(boot),
+            });
             if boot % 1_000 == 0 {
                 shown.push(now.0.cast_signed() - (WALL + boot).cast_signed());
             }
@@ -184,6 +219,19 @@ mod tests {
         }
         let far = stepped(3_600_000);
         assert!(far.last().is_some_and(|ahead| *ahead < 100_000));
+    }
+
+    #[test]
+    fn sleep_is_over_at_once() {
+        let steady = Steady::new();
+        let at = |monotonic: u64, slept: u64| {
+            let boot = monotonic + slept;
+            let wall = WALL + boot;
+            steady.now(monotonic, || Seen { boot, wall }).0 - WALL
+        };
+        assert_eq!((at(1_000, 0), at(1_200, 0)), (1_000, 1_200));
+        assert_eq!(at(1_400, 3_600_000), 3_601_400);
+        assert_eq!(at(1_600, 3_600_000), 3_601_600);
     }
 
     #[test]
