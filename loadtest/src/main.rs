@@ -10,6 +10,7 @@ mod epoch;
 mod exchange;
 mod expect;
 mod fanout;
+mod flags;
 mod fleet;
 mod frame;
 mod growth;
@@ -48,7 +49,6 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::Parser;
 use tokio::task::LocalSet;
 
 use cli::{Cli, Command};
@@ -61,7 +61,7 @@ const NOT_HELD: u8 = 1;
 const NOT_RUN: u8 = 3;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = flags::parse();
     match run(cli) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(NOT_HELD),
@@ -96,10 +96,6 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             Ok(held)
         }
         Command::Size(args) => {
-            anyhow::ensure!(
-                common.report.is_none(),
-                "size writes no page: take its table from standard output, or --json"
-            );
             let rows = runtime.block_on(size::run(args))?;
             let mut out = std::io::stdout();
             if common.json {
