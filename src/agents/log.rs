@@ -133,9 +133,25 @@ impl LogSink {
         })
     }
 
+    /// Opens files anew that were moved or deleted, without waiting for a line. Gives the fault for people.
+    async fn reopen(&self) -> Result<(), String> {
+        for kind in [Kind::Result, Kind::Status] {
+            let opened = self.put(kind, Bytes::new()).await;
+            opened.map_err(|refusal| refusal.to_string())?;
+        }
+        Ok(())
+    }
+
     /// Completes when the lines are with the operating system.
     async fn write(&self, kind: Kind, lines: Bytes) -> Result<(), Refusal> {
-        let Some(queue) = self.queue.as_ref().filter(|_| !lines.is_empty()) else {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.put(kind, lines).await
+    }
+
+    async fn put(&self, kind: Kind, lines: Bytes) -> Result<(), Refusal> {
+        let Some(queue) = &self.queue else {
             return Ok(());
         };
         let size = u32::try_from(lines.len()).unwrap_or(u32::MAX);
@@ -241,9 +257,10 @@ impl Writer {
         let mut one = |kind| {
             let lines = batches.iter().filter(|batch| batch.kind == kind);
             let lines: Vec<&[u8]> = lines.map(|batch| &*batch.lines).collect();
+            let is_asked = !lines.is_empty();
             let lines = lines.concat();
             let written = match self {
-                _ if lines.is_empty() => Ok(()),
+                _ if !is_asked => Ok(()),
                 Self::Stdout => {
                     let mut out = io::stdout().lock();
                     out.write_all(&lines).and_then(|()| out.flush())
@@ -265,6 +282,14 @@ impl Writer {
 }
 
 impl Agents {
+    /// Opens osquery's log files anew that were moved or deleted.
+    ///
+    /// # Errors
+    /// Why one could not be opened, for people.
+    pub async fn reopen_logs(&self) -> Result<(), String> {
+        self.sink.reopen().await
+    }
+
     /// A body that is not what it should be is taken as far as it is: the agent would send it again with all later lines.
     pub(super) async fn log(
         &self,

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::start::Parts;
+use crate::agents::Agents;
 use crate::control::Control;
 use crate::net::tls::Tls;
 use crate::store::Store;
@@ -50,7 +51,10 @@ pub(super) fn spawn(
             }
         }));
     }
-    until(boxed(reload_on_hangup(tls, hangups)));
+    let agents = Arc::clone(&parts.agents);
+    until(boxed(async move {
+        reload_on_hangup(&agents, tls, hangups).await;
+    }));
     let store = Arc::clone(&parts.store);
     until(boxed(async move { watch_store(&*store).await }));
     if parts.is_alone {
@@ -97,18 +101,21 @@ async fn exchange_seen(parts: &Parts) {
 
 /// Reloads what can be reloaded whenever SIGHUP comes, and says what was. A service manager sends it to every service,
 /// and a terminal when it closes.
-async fn reload_on_hangup(tls: Option<Tls>, mut hangups: Signal) {
+async fn reload_on_hangup(agents: &Agents, tls: Option<Tls>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
-        let Some(tls) = &tls else {
-            tracing::info!(
-                "SIGHUP: there is no certificate to reload; other settings need a restart"
-            );
-            continue;
-        };
-        match tls.reload() {
-            Ok(()) => tracing::info!("the certificate was read anew"),
+        match agents.reopen_logs().await {
+            Ok(()) => tracing::info!("SIGHUP: osquery's log files are open under their names"),
             Err(error) => {
-                tracing::error!(%error, "the certificate could not be read; the old one is kept")
+                tracing::error!(error, "SIGHUP: osquery's log files could not be opened");
+            }
+        }
+        match tls.as_ref().map(Tls::reload) {
+            None => tracing::info!(
+                "SIGHUP: there is no certificate to reload; other settings need a restart"
+            ),
+            Some(Ok(())) => tracing::info!("the certificate was read anew"),
+            Some(Err(error)) => {
+                tracing::error!(%error, "the certificate could not be read; the old one is kept");
             }
         }
     }

@@ -44,6 +44,26 @@ async fn quit_stops_it_in_order() {
 }
 
 #[tokio::test]
+async fn a_hangup_opens_osquerys_logs_anew_that_were_moved_or_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start_in(dir.path(), "127.0.0.1:0", &[]).await;
+    let (results, status) = (
+        dir.path().join("osquery_result.log"),
+        dir.path().join("osquery_status.log"),
+    );
+    std::fs::rename(&results, dir.path().join("moved.log")).unwrap();
+    std::fs::remove_file(&status).unwrap();
+    send(&broker, Signal::HUP);
+    for _ in 0..100 {
+        if results.exists() && status.exists() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("they are not opened anew");
+}
+
+#[tokio::test]
 async fn a_campaign_with_a_viewer_outlives_a_standstill_of_the_machine() {
     let broker = Broker::start(&["--resume-grace-s", "0"]).await;
     let body = serde_json::json!({"enroll_secret": super::broker::SECRET, "host_identifier": "pc"});

@@ -32,9 +32,12 @@ impl Rotating {
         })
     }
 
-    /// Appends whole lines. On an error some of them may have been written; they will come again.
+    /// Appends whole lines; none only see to it that the file is there. On an error some of them may have been written; they will come again.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         self.follow_name()?;
+        if lines.is_empty() {
+            return Ok(());
+        }
         if self.bytes >= self.bytes_max {
             if self.is_full()? {
                 return Err(io::Error::new(ErrorKind::StorageFull, FULL));
@@ -118,6 +121,8 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&moved).unwrap(), "one\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
         std::fs::remove_file(&path).unwrap();
+        file.write(b"").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
         file.write(b"three\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n");
         // As logrotate's copytruncate does.
