@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::{start, stores};
 use crate::config::{Settings, StoreUrl, TlsFiles};
+use crate::net::tls;
 
 /// Everything that `serve` would fail at with these settings, as sentences.
 pub fn faults(settings: &Settings) -> BoxFuture<'_, Vec<String>> {
@@ -16,7 +17,16 @@ pub fn faults(settings: &Settings) -> BoxFuture<'_, Vec<String>> {
 
 async fn find(settings: &Settings) -> Vec<String> {
     let mut faults = Vec::new();
-    if let TlsFiles::Files { .. } = settings.tls
+    let authorities = settings
+        .client_ca
+        .as_deref()
+        .map_or(Ok(()), tls::check_authorities);
+    if let Err(error) = authorities {
+        faults.push(format!(
+            "--tls-client-ca: {error:#}",
+            error = anyhow::Error::from(error)
+        ));
+    } else if let TlsFiles::Files { .. } = settings.tls
         && let Err(error) = start::tls(settings)
     {
         faults.push(format!("--tls-cert, --tls-key: {error:#}"));

@@ -46,6 +46,9 @@ pub fn check(raw: Raw) -> Result<Settings, Faults> {
             "plain HTTP is only for loopback: give --tls-cert and --tls-key, or --tls-self-signed, or --insecure-http",
         );
     }
+    if settings.metrics == MetricsFor::At(settings.listen) && settings.listen.port() != 0 {
+        faults.add("metrics-listen", "must be another address than --listen");
+    }
     if settings.tls == TlsFiles::None && settings.client_ca.is_some() {
         faults.add(
             "tls-client-ca",

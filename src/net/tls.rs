@@ -1,7 +1,7 @@
 //! TLS by rustls: certificates from PEM files, exchanged while running.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -134,30 +134,38 @@ fn config(
     Ok(config)
 }
 
+/// That a file holds authorities of clients' certificates.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn check_authorities(authorities: &Path) -> Result<(), TlsError> {
+    verifier(authorities, &Arc::new(ring::default_provider())).map(|_| ())
+}
+
 /// Asks clients for a certificate, which they may have or not; a wrong one ends the handshake.
 fn verifier(
-    authorities: &PathBuf,
+    authorities: &Path,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let certificates: Vec<_> = CertificateDer::pem_file_iter(authorities)
         .and_then(Iterator::collect)
         .map_err(|source| TlsError::File {
-            path: authorities.clone(),
+            path: authorities.to_owned(),
             source,
         })?;
     if certificates.is_empty() {
-        return Err(TlsError::Empty(authorities.clone()));
+        return Err(TlsError::Empty(authorities.to_owned()));
     }
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
         roots
             .add(certificate)
-            .map_err(|error| TlsError::Authorities(authorities.clone(), error.to_string()))?;
+            .map_err(|error| TlsError::Authorities(authorities.to_owned(), error.to_string()))?;
     }
     let builder =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     let built = builder.allow_unauthenticated().build();
-    built.map_err(|error| TlsError::Authorities(authorities.clone(), error.to_string()))
+    built.map_err(|error| TlsError::Authorities(authorities.to_owned(), error.to_string()))
 }
 
 fn load(settings: &Settings, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {

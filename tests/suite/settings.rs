@@ -57,3 +57,34 @@ fn what_would_fail_at_the_start_is_told_before() {
     assert_eq!((code, said.trim()), (Some(0), "the settings are right"));
     assert!(!std::path::Path::new(&data).exists(), "nothing is made");
 }
+
+#[test]
+fn authorities_of_certificates_and_addresses_are_tried_as_well() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (garbage, missing) = (path("garbage.pem"), path("missing.pem"));
+    std::fs::write(&garbage, "no certificate").expect("written");
+    let authorities =
+        |file: &str| ["--tls-self-signed", "--tls-client-ca", file].map(str::to_owned);
+    let given: [(Vec<String>, &str); 3] = [
+        (authorities(&garbage).to_vec(), "garbage.pem"),
+        (authorities(&missing).to_vec(), "missing.pem"),
+        (
+            ["--metrics-listen", "127.0.0.1:8080"]
+                .map(str::to_owned)
+                .to_vec(),
+            "must be another address than --listen",
+        ),
+    ];
+    for (flags, text) in given {
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let base = ["check-config", "--data-dir", &path("data")].map(str::to_owned);
+        let base: Vec<&str> = base.iter().map(String::as_str).collect();
+        let (code, said) = answerback(10, &[&base[..], &flags].concat());
+        assert_eq!(code, Some(2), "{flags:?}: {said}");
+        assert!(
+            said.contains(flags[flags.len() - 2]) && said.contains(text),
+            "{flags:?}: {said}"
+        );
+    }
+}
