@@ -13,6 +13,7 @@ use answerback::net::{self, Arrival, ConnInfo};
 use answerback::results::{HostId, QueryId, Question, Rules, UserId};
 use answerback::store::Store;
 use answerback::store::embedded::{EmbeddedStore, Fsync, Settings};
+use answerback::text;
 use answerback::{auth::agent, sockjs::payload};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -116,7 +117,7 @@ fn host() -> Host {
     Host {
         id: HostId(HOST),
         identifier: "host-7".to_owned(),
-        node_key_hash: agent::hex(&agent::hash(NODE_KEY).unwrap()),
+        node_key_hash: text::hex(agent::hash(NODE_KEY).unwrap()),
         team: None,
         twin: 0,
         home: None,

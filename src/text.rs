@@ -1,4 +1,18 @@
-//! Characters that have no place in a name: who reads it would see something else than what stands there.
+//! Texts of bytes, and characters that have no place in a name.
+
+use std::fmt::Write as _;
+
+/// Bytes as two hexadecimal digits each.
+#[must_use]
+pub fn hex(bytes: impl AsRef<[u8]>) -> String {
+    let bytes = bytes.as_ref();
+    let mut hex = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
 
 /// Whether a character shows nothing, or changes how its neighbours are shown: control characters, line separators,
 /// most zero-width characters (not the joiners, which scripts and emoji need) and those that turn the direction of writing (Unicode's `Bidi_Control`).
@@ -15,6 +29,11 @@ pub fn is_hidden(char: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_two_digits_each() {
+        assert_eq!(hex([0, 0x0a, 0xff]), "000aff");
+    }
 
     #[test]
     fn what_deceives_is_hidden_and_what_people_write_is_not() {

@@ -18,13 +18,13 @@ use crate::catalog::entity::{Entity, Host, HostDetails};
 use crate::catalog::record::kind;
 use crate::catalog::state::host_name;
 use crate::catalog::trail::Act;
-use crate::catalog::{CommitError, Edit, State};
+use crate::catalog::{Edit, State};
 use crate::clock::Timestamp;
 use crate::limits::rate::address_key;
 use crate::results::{HostId, TeamId};
 use crate::sampled;
 use crate::store::StoreError;
-use crate::text::is_hidden;
+use crate::text::{hex, is_hidden};
 
 /// Bytes of a host identifier; osquery sends a UUID or a hostname, and a hostname has at most 255.
 const IDENTIFIER_BYTES_MAX: usize = 255;
@@ -44,6 +44,18 @@ enum Unplanned {
     /// A new host needs a number.
     NeedsNumber,
     Refused(Refusal),
+}
+
+impl From<Refusal> for Unplanned {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<StoreError> for Unplanned {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error.into())
+    }
 }
 
 /// What enrolling came to.
@@ -79,7 +91,7 @@ impl Agents {
         let applicant = Applicant {
             identifier: checked(&identifier)?.to_owned(),
             team,
-            node_key_hash: agent::hex(&hash),
+            node_key_hash: hex(hash),
             details: host_details(&body),
         };
         let enrolled = self.register(&applicant, now).await?;
@@ -133,12 +145,10 @@ impl Agents {
             let plan = |state: &State| self.plan(state, applicant, number, now);
             match self.catalog.commit(plan).await {
                 Ok(enrolled) => return Ok(enrolled),
-                Err(CommitError::Refused(Unplanned::NeedsNumber)) => {
-                    number = Some(self.reserve_number().await?);
-                }
-                Err(CommitError::Refused(Unplanned::Refused(refusal))) => return Err(refusal),
-                Err(CommitError::Store(error)) => return Err(error.into()),
-                Err(CommitError::Contended) => return Err(Refusal::Busy),
+                Err(error) => match error.or_contended(|| Refusal::Busy.into()) {
+                    Unplanned::NeedsNumber => number = Some(self.reserve_number().await?),
+                    Unplanned::Refused(refusal) => return Err(refusal),
+                },
             }
         }
         Err(Refusal::Busy)
@@ -159,7 +169,7 @@ impl Agents {
                 if state.hosts.all().len() >= self.settings.hosts_max {
                     let refusal = Refusal::Full(self.settings.hosts_max);
                     sampled!(error, "{refusal}");
-                    return Err(Unplanned::Refused(refusal));
+                    return Err(refusal.into());
                 }
                 (newcomer(id, twin, applicant, now), None, beside)
             }
@@ -167,7 +177,7 @@ impl Agents {
                 let reason = "too many hosts have this host_identifier: give each its own (osquery: \
                               --host_identifier=uuid)";
                 sampled!(warn, identifier = applicant.identifier, "{reason}");
-                return Err(Unplanned::Refused(Refusal::Enroll(reason)));
+                return Err(Refusal::Enroll(reason).into());
             }
         };
         let id = host.id;

@@ -265,11 +265,7 @@ impl From<StoreError> for ApiError {
 
 impl From<CommitError<ApiError>> for ApiError {
     fn from(error: CommitError<ApiError>) -> Self {
-        match error {
-            CommitError::Refused(error) => error,
-            CommitError::Store(error) => error.into(),
-            CommitError::Contended => Self::Unavailable("too many writers at once".to_owned()),
-        }
+        error.or_contended(|| Self::Unavailable("too many writers at once".to_owned()))
     }
 }
 

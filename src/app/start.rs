@@ -20,6 +20,7 @@ use crate::net::tls::{self, Tls};
 use crate::net::{self, TrustedProxies};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
+use crate::text::hex;
 use crate::viewers::Viewers;
 
 /// So many full files of osquery's logs there may be of each kind beside the one that is written.
@@ -308,5 +309,5 @@ async fn first_secret(
 fn made_up_node() -> anyhow::Result<String> {
     let mut bytes = [0u8; 6];
     getrandom::fill(&mut bytes).context("no randomness")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(bytes))
 }

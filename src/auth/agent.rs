@@ -1,7 +1,5 @@
 //! How agents prove who they are: enroll secrets, which people hand out, and node keys, which we do.
 
-use std::fmt::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
@@ -29,17 +27,6 @@ pub fn new_key() -> Result<String, getrandom::Error> {
 #[must_use]
 pub fn hash(node_key: &str) -> Option<[u8; 32]> {
     (node_key.len() <= KEY_CHARS_MAX).then(|| Sha256::digest(node_key).into())
-}
-
-/// A hash as records keep it: 64 hex digits.
-#[must_use]
-pub fn hex(hash: &[u8; 32]) -> String {
-    let mut out = String::with_capacity(64);
-    for byte in hash {
-        // Writing to a string cannot fail.
-        let _ = write!(out, "{byte:02x}");
-    }
-    out
 }
 
 /// The team (or none) that an offered secret leads to; `None` if it leads nowhere. Of equal secrets a team's wins
@@ -104,7 +91,7 @@ mod tests {
         assert_eq!(one.len(), 32);
         assert_ne!(one, other);
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(hex(&hash("").unwrap()), empty);
+        assert_eq!(crate::text::hex(hash("").unwrap()), empty);
         assert_eq!(hash(&"x".repeat(257)), None);
     }
 }

@@ -60,11 +60,7 @@ pub enum BootstrapError {
 
 impl From<CommitError<BootstrapError>> for BootstrapError {
     fn from(error: CommitError<BootstrapError>) -> Self {
-        match error {
-            CommitError::Refused(error) => error,
-            CommitError::Store(error) => Self::Store(error),
-            CommitError::Contended => Self::Contended,
-        }
+        error.or_contended(|| Self::Contended)
     }
 }
 

@@ -169,13 +169,9 @@ pub enum Purpose {
     },
 }
 
-impl<E> From<CommitError<E>> for LoginError {
-    fn from(error: CommitError<E>) -> Self {
-        match error {
-            CommitError::Refused(_) => Self::Failed,
-            CommitError::Store(error) => Self::Store(error),
-            CommitError::Contended => Self::Contended,
-        }
+impl From<CommitError<LoginError>> for LoginError {
+    fn from(error: CommitError<LoginError>) -> Self {
+        error.or_contended(|| Self::Contended)
     }
 }
 
@@ -204,9 +200,6 @@ impl From<HashError> for LoginError {
         }
     }
 }
-
-/// The user of a plan is gone.
-struct Gone;
 
 impl Auth {
     /// Over this catalog.
@@ -341,12 +334,8 @@ impl Auth {
             edits.push(Edit::Create(Entity::Token(token.clone())));
             Ok((edits, ()))
         };
-        match self.catalog.commit(plan).await {
-            Ok(()) => Ok(text),
-            Err(CommitError::Refused(refused)) => Err(refused),
-            Err(CommitError::Store(error)) => Err(error.into()),
-            Err(CommitError::Contended) => Err(LoginError::Contended),
-        }
+        self.catalog.commit(plan).await?;
+        Ok(text)
     }
 
     /// Ends a session.
@@ -355,7 +344,7 @@ impl Auth {
     /// When the store fails.
     pub async fn revoke(&self, token: &Token) -> Result<(), LoginError> {
         let delete = Edit::Delete(kind::TOKEN, token.hash.clone());
-        let plan = |_: &State| Ok::<_, Gone>((vec![delete.clone()], ()));
+        let plan = |_: &State| Ok::<_, LoginError>((vec![delete.clone()], ()));
         Ok(self.catalog.commit(plan).await?)
     }
 
@@ -386,7 +375,7 @@ impl Auth {
         }
         let hash = self.passwords.hash(new).await?;
         let plan = |state: &State| {
-            let (user, _) = state.users.get(&actor.user.id).ok_or(Gone)?;
+            let (user, _) = state.users.get(&actor.user.id).ok_or(LoginError::Failed)?;
             let mut user = User::clone(user);
             user.password_hash = Some(hash.clone());
             user.must_change_password = false;
@@ -394,7 +383,7 @@ impl Auth {
             edits.retain(|(hash, _)| *hash != actor.token.hash);
             let mut edits: Vec<Edit> = edits.into_iter().map(|(hash, _)| forget(hash)).collect();
             edits.push(Edit::Put(Entity::User(user)));
-            Ok::<_, Gone>((edits, ()))
+            Ok::<_, LoginError>((edits, ()))
         };
         Ok(self.catalog.commit(plan).await?)
     }

@@ -80,11 +80,7 @@ pub enum RecoveryError {
 
 impl From<CommitError<RecoveryError>> for RecoveryError {
     fn from(error: CommitError<RecoveryError>) -> Self {
-        match error {
-            CommitError::Refused(error) => error,
-            CommitError::Store(error) => Self::Store(error),
-            CommitError::Contended => Self::Contended,
-        }
+        error.or_contended(|| Self::Contended)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Tokens of sessions and programs: random, known to their holder only, kept as their SHA-256.
 
-use std::fmt::Write;
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
+
+use crate::text::hex;
 
 /// What every token that this product makes begins with, so that secret scanners find leaked ones.
 pub const PREFIX: &str = "abk_";
@@ -36,12 +36,7 @@ pub fn fresh_password() -> Result<String, NoEntropy> {
 /// What is stored of a token: its SHA-256 in hex. Tokens are too long to guess, so a slow hash would add nothing.
 #[must_use]
 pub fn digest(token: &str) -> String {
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(token.as_bytes()) {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
+    hex(Sha256::digest(token))
 }
 
 /// The token of an `Authorization` header: exactly two parts with one space between, the first one `Bearer` in

@@ -80,6 +80,17 @@ pub enum CommitError<E> {
     Contended,
 }
 
+impl<E: From<StoreError>> CommitError<E> {
+    /// The plan's own error, whatever happened; `contended` if others were faster.
+    pub fn or_contended(self, contended: impl FnOnce() -> E) -> E {
+        match self {
+            Self::Refused(error) => error,
+            Self::Store(error) => error.into(),
+            Self::Contended => contended(),
+        }
+    }
+}
+
 /// The typed view and the way to change it.
 pub struct Catalog {
     state: RwLock<State>,

@@ -1,7 +1,5 @@
 //! The audit trail's records: who did what, the newest of them, each of a bounded size.
 
-use std::fmt::Write as _;
-
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
@@ -10,6 +8,7 @@ use super::record::kind;
 use super::{Catalog, Edit, State};
 use crate::clock::Timestamp;
 use crate::results::UserId;
+use crate::text::hex;
 
 /// So many activities are kept, the newest; each new one takes the place of the one so far back.
 const ACTIVITIES_MAX: u64 = 10_000;
@@ -107,12 +106,7 @@ fn shorten_members(members: Map<String, Value>) -> Map<String, Value> {
 }
 
 fn sha256(text: &str) -> String {
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(text) {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
+    hex(Sha256::digest(text))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use crate::clock::Timestamp;
+use crate::text::hex;
 
 /// The header of a relayed request, and of the answer of a node that does not know the session.
 pub(in super::super) const HEADER: HeaderName = HeaderName::from_static("answerback-relay");
@@ -69,7 +70,7 @@ pub(super) fn make(
     now: Timestamp,
 ) -> Option<HeaderValue> {
     let said = format!("{VERSION} {} {client} {record}", now.0);
-    let digest = hex(&sign(secret, subject, &said)?);
+    let digest = hex(sign(secret, subject, &said)?);
     HeaderValue::try_from(format!("{said} {digest}")).ok()
 }
 
@@ -81,7 +82,7 @@ pub(super) fn check(
     now: Timestamp,
 ) -> Option<Proved> {
     let (said, digest) = value.to_str().ok()?.rsplit_once(' ')?;
-    let expected = hex(&sign(secret, subject, said)?);
+    let expected = hex(sign(secret, subject, said)?);
     if !bool::from(expected.as_bytes().ct_eq(digest.as_bytes())) {
         return None;
     }
@@ -111,11 +112,6 @@ fn sign(secret: &Secret, subject: Subject<'_>, said: &str) -> Option<[u8; 32]> {
     ])
 }
 
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +131,7 @@ mod tests {
     fn the_digest_is_that_of_the_rfc() {
         // RFC 4231, test cases 1, 2 and 6.
         let digest =
-            |key: &[u8], message: &[u8]| hex(&Secret(key.into()).digest(&[message]).unwrap());
+            |key: &[u8], message: &[u8]| hex(Secret(key.into()).digest(&[message]).unwrap());
         assert_eq!(
             digest(&[0x0b; 20], b"Hi There"),
             "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"

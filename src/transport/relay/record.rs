@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use http::Uri;
 
-use super::proof::hex;
 use crate::net::pinned::Pin;
+use crate::text::hex;
 
 /// One start of one node: `URL#ID`. The id is another at each start; for a node that speaks TLS itself it is the
 /// fingerprint of the certificate that it shows to other nodes.
@@ -32,7 +32,7 @@ impl Place {
     /// # Errors
     /// [`BadUrl`].
     pub fn pinned(url: &str, pin: Pin) -> Result<Self, BadUrl> {
-        Ok(Self(format!("{}#{}", checked(url)?, hex(&pin.0)).into()))
+        Ok(Self(format!("{}#{}", checked(url)?, hex(pin.0)).into()))
     }
 
     /// The place in a session's record.
