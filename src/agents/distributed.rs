@@ -102,7 +102,8 @@ impl Agents {
         queries
     }
 
-    /// The campaigns whose query the store gives this host now, as many as a reply may hold, the oldest first. A campaign for which the store fails is left out:
+    /// The campaigns whose query the store gives this host now, as many as a reply may hold, the oldest first. A campaign
+    /// for which the store fails is left out:
     /// the host will ask again.
     async fn live_queries<'a>(
         &self,

@@ -91,14 +91,12 @@ async fn issue(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     if !faults.is_empty() {
         return Err(ApiError::Invalid(faults));
     }
+    let name = body.name.unwrap_or_default();
+    let details = json!({"user_id": id, "name": name});
     let purpose = Purpose::Program {
-        name: body.name.unwrap_or_default(),
+        name,
         expires_at: days.map(|days| call.now.secs() + days * DAY_S),
     };
-    let details = json!({"user_id": id, "name": match &purpose {
-        Purpose::Program { name, .. } => name.as_str(),
-        Purpose::Session => "",
-    }});
     let token = api.parts.auth.issue(id, purpose, call.now).await?;
     audit::record(&api, call.actor()?, "created_token", details, call.now).await;
     let hash = crate::auth::token::digest(&token);

@@ -15,14 +15,9 @@ pub struct Backup {
     /// Where to: a directory that is new or empty
     #[arg(value_name = "DIR")]
     pub to: PathBuf,
-    /// The broker's data directory
-    #[arg(
-        long,
-        env = "ANSWERBACK_DATA_DIR",
-        value_name = "DIR",
-        default_value = "answerback-data"
-    )]
-    pub data_dir: PathBuf,
+    /// Whose backup it is.
+    #[command(flatten)]
+    pub of: DataDir,
 }
 
 /// `restore`'s arguments.
@@ -31,7 +26,15 @@ pub struct Restore {
     /// The backup
     #[arg(value_name = "DIR")]
     pub from: PathBuf,
-    /// The data directory that it becomes, which must be new or empty
+    /// What it becomes.
+    #[command(flatten)]
+    pub to: DataDir,
+}
+
+/// A data directory, named as for `serve`.
+#[derive(Args, Debug)]
+pub struct DataDir {
+    /// The broker's data directory; for `restore` it must be new or empty
     #[arg(
         long,
         env = "ANSWERBACK_DATA_DIR",
@@ -54,7 +57,7 @@ pub struct Check {
 pub fn run_backup(backup: &Backup) -> ExitCode {
     saved(
         "saved",
-        backup::save(&backup.data_dir, &backup.to),
+        backup::save(&backup.of.data_dir, &backup.to),
         &backup.to,
     )
 }
@@ -64,8 +67,8 @@ pub fn run_backup(backup: &Backup) -> ExitCode {
 pub fn run_restore(restore: &Restore) -> ExitCode {
     saved(
         "restored",
-        backup::restore(&restore.from, &restore.data_dir),
-        &restore.data_dir,
+        backup::restore(&restore.from, &restore.to.data_dir),
+        &restore.to.data_dir,
     )
 }
 

@@ -80,12 +80,7 @@ impl<K: Hash + Eq + Clone> Rate<K> {
     /// # Errors
     /// [`Wait`] if it is used up; nothing is taken then.
     pub fn take(&self, key: &K) -> Result<(), Wait> {
-        if self.table.count.load(Ordering::Relaxed) >= self.table.keys_max {
-            self.sweep();
-        }
-        self.spend
-            .check_key(key)
-            .map_err(|until| Wait(until.wait_time_from(self.hands.now())))
+        self.take_many(key, 1)
     }
 
     /// Takes `count` of `key`'s allowance together; more than the whole burst count as the burst.

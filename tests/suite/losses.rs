@@ -6,21 +6,15 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::broker::{Broker, answerback};
+use super::hosts::Host;
 
 /// A broker that has enrolled hosts and results of a campaign, killed without a goodbye.
 async fn lived() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let mut broker = Broker::start_in(dir.path(), "127.0.0.1:0", &[]).await;
-    for name in ["a", "b", "c"] {
-        let body = json!({"enroll_secret": super::broker::SECRET, "host_identifier": name});
-        assert_eq!(broker.post("/api/osquery/enroll", body).await.0, 200);
-    }
-    let id = broker.run_on_all("select 1").await;
-    let body = json!({"enroll_secret": super::broker::SECRET, "host_identifier": "d"});
-    let key = broker.post("/api/osquery/enroll", body).await.1["node_key"].clone();
-    let asked = json!({"node_key": key});
-    broker.post("/api/osquery/distributed/read", asked).await;
-    let _ = id;
+    let hosts = Host::enroll_many(&broker, 4).await;
+    broker.run_on_all("select 1").await;
+    hosts[3].read(&broker).await;
     broker.crash().await;
     dir
 }
@@ -69,8 +63,7 @@ async fn a_catalog_that_is_gone_or_emptied_is_no_first_start() {
             files(&path.join("set-aside")).contains(&"77.log.0".to_owned()),
             "{harm}"
         );
-        let body = json!({"enroll_secret": super::broker::SECRET, "host_identifier": "e"});
-        assert_eq!(broker.post("/api/osquery/enroll", body).await.0, 200);
+        Host::enroll(&broker, "newcomer").await;
         assert!(broker.run_on_all("select 1").await > 77);
     }
 }
@@ -125,24 +118,10 @@ async fn a_power_cut_that_took_writes_is_told_and_survived_unless_the_disk_was_w
     assert_eq!(said["hosts"].as_array().unwrap().len(), 4);
 }
 
-/// Hosts by node key.
-async fn enrolled(broker: &Broker, count: u32) -> Vec<String> {
-    let mut keys = Vec::new();
-    for at in 0..count {
-        let body = json!({"enroll_secret": super::broker::SECRET, "host_identifier": format!("host-{at}")});
-        let (_, said) = broker.post("/api/osquery/enroll", body).await;
-        keys.push(said["node_key"].as_str().unwrap().to_owned());
-    }
-    keys
-}
-
-async fn answer(broker: &Broker, key: &str, campaign: u64) {
-    let asked = json!({"node_key": key});
-    broker.post("/api/osquery/distributed/read", asked).await;
-    let rows = json!({format!("fleet_distributed_query_{campaign}"): [{"a": "1"}]});
-    let body = json!({"node_key": key, "queries": rows});
+async fn answer(broker: &Broker, host: &Host, campaign: u64) {
+    host.read(broker).await;
     assert_eq!(
-        broker.post("/api/osquery/distributed/write", body).await.0,
+        host.answer(broker, campaign, json!([{"a": "1"}])).await,
         200
     );
 }
@@ -172,13 +151,13 @@ async fn a_damaged_file_costs_what_is_damaged_and_nobody_else() {
     let dir = tempfile::tempdir().unwrap();
     let args = ["--unclaimed-s", "3600"];
     let mut broker = Broker::start_in(dir.path(), "127.0.0.1:0", &args).await;
-    let keys = enrolled(&broker, 15).await;
+    let hosts = Host::enroll_many(&broker, 15).await;
     let campaign = broker.run_on_all("select 1").await;
     let other = broker.run_on_all("select 2").await;
     let garbage = broker.run_on_all("select 3").await;
-    for key in &keys {
+    for host in &hosts {
         for id in [campaign, other, garbage] {
-            answer(&broker, key, id).await;
+            answer(&broker, host, id).await;
         }
     }
     broker.crash().await;
@@ -202,8 +181,8 @@ async fn a_damaged_file_costs_what_is_damaged_and_nobody_else() {
         "{metrics}"
     );
     // Whose answer is gone is asked again.
-    for key in &keys {
-        answer(&broker, key, campaign).await;
+    for host in &hosts {
+        answer(&broker, host, campaign).await;
     }
     assert_eq!(lines(&broker, campaign).await.1.lines().count(), 15);
 }
@@ -310,11 +289,11 @@ async fn a_backup_of_a_running_broker_is_whole_and_comes_back_without_giving_num
     );
     let args = ["--unclaimed-s", "3600"];
     let mut broker = Broker::start_in(&data, "127.0.0.1:0", &args).await;
-    let keys = enrolled(&broker, 20).await;
+    let hosts = Host::enroll_many(&broker, 20).await;
     let campaign = broker.run_on_all("select 1").await;
     let paths = [&data, &saved, &back].map(|path| path.display().to_string());
-    for (at, key) in keys.iter().enumerate() {
-        answer(&broker, key, campaign).await;
+    for (at, host) in hosts.iter().enumerate() {
+        answer(&broker, host, campaign).await;
         if at == 10 {
             let (code, said) = answerback(20, &["backup", &paths[1], "--data-dir", &paths[0]]);
             assert_eq!(code, Some(0), "{said}");
@@ -332,8 +311,8 @@ async fn a_backup_of_a_running_broker_is_whole_and_comes_back_without_giving_num
     let (whole, said) = lines(&broker, campaign).await;
     assert!(whole && (11..=20).contains(&said.lines().count()), "{said}");
     assert!(broker.run_on_all("select 3").await > later);
-    for key in &keys {
-        answer(&broker, key, campaign).await;
+    for host in &hosts {
+        answer(&broker, host, campaign).await;
     }
     assert_eq!(lines(&broker, campaign).await.1.lines().count(), 20);
     drop(broker);

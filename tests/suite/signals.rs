@@ -66,8 +66,7 @@ async fn a_hangup_opens_osquerys_logs_anew_that_were_moved_or_deleted() {
 #[tokio::test]
 async fn a_campaign_with_a_viewer_outlives_a_standstill_of_the_machine() {
     let broker = Broker::start(&["--resume-grace-s", "0"]).await;
-    let body = serde_json::json!({"enroll_secret": super::broker::SECRET, "host_identifier": "pc"});
-    assert_eq!(broker.post("/api/osquery/enroll", body).await.0, 200);
+    super::hosts::Host::enroll(&broker, "pc").await;
     let campaign = broker.run_on_all("select 1").await;
     let mut viewer = super::viewer::Viewer::watch(&broker, campaign, 0).await;
     viewer.message().await;

@@ -10,8 +10,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::campaigns::campaign_of;
 use super::faults::io_fault;
-use super::file::{self, Checked};
 use super::open::make_directory;
+use super::scan::{self, Checked};
 use super::witness;
 use super::{CAMPAIGNS, CATALOG};
 use crate::results::CampaignId;
@@ -42,7 +42,7 @@ fn told(path: &Path) -> impl Fn(io::Error) -> StoreError {
     move |error| io_fault(&what, &error)
 }
 
-fn read_only(path: &Path) -> Result<Connection, StoreError> {
+fn opened(path: &Path) -> Result<Connection, StoreError> {
     if !path.exists() {
         return Err(StoreError::Damaged(format!(
             "there is no {}",
@@ -62,7 +62,7 @@ fn read_only(path: &Path) -> Result<Connection, StoreError> {
 pub fn save(from: &Path, to: &Path) -> Result<Saved, StoreError> {
     must_be_empty(to)?;
     make_directory(&to.join(CAMPAIGNS))?;
-    let db = read_only(&from.join(CATALOG))?;
+    let db = opened(&from.join(CATALOG))?;
     let target = to.join(CATALOG);
     // SQLite makes the file readable for all, and takes one that is there if it is empty.
     let mut options = OpenOptions::new();
@@ -74,7 +74,10 @@ pub fn save(from: &Path, to: &Path) -> Result<Saved, StoreError> {
     made.map_err(told(&target))?;
     db.execute("VACUUM INTO ?1", [target.display().to_string()])?;
     drop(db);
-    let db = read_only(&target)?;
+    File::open(&target)
+        .and_then(|file| file.sync_all())
+        .map_err(told(&target))?;
+    let db = opened(&target)?;
     let revision = db.query_row(
         "SELECT value FROM counters WHERE name = 'revision'",
         [],
@@ -104,7 +107,7 @@ pub fn restore(from: &Path, to: &Path) -> Result<Saved, StoreError> {
         return Err(StoreError::Damaged(found.faults.join("; ")));
     }
     let saved = save(from, to)?;
-    let db = read_only(&to.join(CATALOG))?;
+    let db = opened(&to.join(CATALOG))?;
     witness::skip_numbers(&db, 0)?;
     witness::raise_epochs(&db)?;
     Ok(saved)
@@ -116,7 +119,7 @@ pub fn restore(from: &Path, to: &Path) -> Result<Saved, StoreError> {
 /// When something cannot be read.
 pub fn check(dir: &Path) -> Result<Found, StoreError> {
     let mut found = Found::default();
-    let db = read_only(&dir.join(CATALOG))?;
+    let db = opened(&dir.join(CATALOG))?;
     let mut integrity = db.prepare("PRAGMA integrity_check(10)")?;
     let lines = integrity.query_map([], |row| row.get::<_, String>(0))?;
     for line in lines {
@@ -133,7 +136,7 @@ pub fn check(dir: &Path) -> Result<Found, StoreError> {
         let Some(id) = campaign_of(&path) else {
             continue;
         };
-        let fault = match file::check(id, &path)? {
+        let fault = match scan::check(id, &path)? {
             Checked::Whole if kept.contains(&id) => {
                 found.whole += 1;
                 continue;

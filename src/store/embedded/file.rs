@@ -6,24 +6,19 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::entry::{self, Entry, Parsed};
+use super::entry::{self, Entry};
 use super::faults::io_fault;
 use super::salvage;
+use super::scan::{MAGIC, PREAMBLE_BYTES, Preamble, Scan, walk};
 use crate::results::ledger::HandedOut;
 use crate::results::{Answer, CampaignId, HostId, Record, Seq};
 use crate::store::StoreError;
 use crate::telemetry::metrics::names;
 
-/// The first bytes of a file: what it is, in which version, and then whose.
-const MAGIC: [u8; 8] = *b"ABLOG\0\0\x01";
-const PREAMBLE_BYTES: u64 = 16;
 /// The position of an answer is remembered every so many bytes, so that no read looks at many more than it gives.
 const POINT_BYTES: u64 = 64 * 1024;
-/// How much is read from a file at once.
-const CHUNK_BYTES: usize = 256 * 1024;
 /// A batch's buffer that has grown beyond this is given back.
 const BUFFER_BYTES_KEPT: usize = 256 * 1024;
 
@@ -118,38 +113,24 @@ impl LogFile {
         let file = Arc::new(open(&reloaded.path).map_err(fault)?);
         let len = file.metadata().map_err(fault)?.len();
         reloaded.file = Some(Arc::clone(&file));
-        let mut scan = Scan::new(Arc::clone(&file), 0, len);
-        let is_foreign = match scan.preamble(campaign).map_err(fault)? {
-            Preamble::Ours => {
-                reloaded.len = PREAMBLE_BYTES;
-                false
-            }
-            Preamble::Torn => false,
-            Preamble::Foreign => true,
-            Preamble::Newer => {
-                let path = reloaded.path.display();
-                let told = format!("{path} was written by a newer answerback: start that version");
-                return Err(StoreError::Damaged(told));
-            }
-        };
-        while reloaded.len > 0
-            && let Some((at, entry)) = scan.next().map_err(fault)?
-        {
+        let walked = walk(campaign, &file, len, |at, entry| {
             if let Entry::Answer(record) = &entry {
-                if record.seq != reloaded.last.next() {
-                    break;
-                }
                 reloaded.note(record.seq, at);
-                reloaded.last = record.seq;
             }
-            reloaded.len = scan.at;
             visit(entry);
+        });
+        let walked = walked.map_err(fault)?;
+        if walked.preamble == Preamble::Newer {
+            let path = reloaded.path.display();
+            let told = format!("{path} was written by a newer answerback: start that version");
+            return Err(StoreError::Damaged(told));
         }
+        (reloaded.len, reloaded.last) = (walked.whole, walked.last);
         if reloaded.len == len {
             return Ok((reloaded, false));
         }
         let behind = salvage::behind(&file, reloaded.len, len).map_err(fault)?;
-        if behind.is_empty() && !is_foreign {
+        if behind.is_empty() && walked.preamble != Preamble::Foreign {
             tracing::warn!(%campaign, bytes = len - reloaded.len, "cut a torn end off a campaign's file");
             reloaded.cut();
             return Ok((reloaded, false));
@@ -301,45 +282,6 @@ impl LogFile {
     }
 }
 
-/// What a look through a file has found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Checked {
-    Whole,
-    /// The last write was not whole.
-    Torn,
-    Damaged,
-}
-
-/// Looks through a file and changes nothing.
-pub(super) fn check(campaign: CampaignId, path: &Path) -> Result<Checked, StoreError> {
-    let fault = |error: io::Error| io_fault(&path.display().to_string(), &error);
-    let file = Arc::new(File::open(path).map_err(fault)?);
-    let len = file.metadata().map_err(fault)?.len();
-    let mut scan = Scan::new(Arc::clone(&file), 0, len);
-    match scan.preamble(campaign).map_err(fault)? {
-        Preamble::Ours => {}
-        Preamble::Torn => return Ok(Checked::Torn),
-        Preamble::Newer | Preamble::Foreign => return Ok(Checked::Damaged),
-    }
-    let mut last = Seq(0);
-    while let Some((_, entry)) = scan.next().map_err(fault)? {
-        if let Entry::Answer(record) = entry {
-            if record.seq != last.next() {
-                return Ok(Checked::Damaged);
-            }
-            last = record.seq;
-        }
-    }
-    if scan.at == len {
-        return Ok(Checked::Whole);
-    }
-    let behind = salvage::behind(&file, scan.at, len).map_err(fault)?;
-    Ok(match behind.is_empty() {
-        true => Checked::Torn,
-        false => Checked::Damaged,
-    })
-}
-
 fn open(path: &PathBuf) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -399,89 +341,6 @@ impl Reader {
             )));
         }
         Ok((records, points))
-    }
-}
-
-/// How a file begins.
-enum Preamble {
-    Ours,
-    /// It was never written whole, so nothing behind it was acknowledged.
-    Torn,
-    /// A later version of the format.
-    Newer,
-    Foreign,
-}
-
-/// Walks over a file's entries.
-#[derive(Debug)]
-struct Scan {
-    file: Arc<File>,
-    /// Where the next entry begins.
-    at: u64,
-    end: u64,
-    /// What was read ahead, from `at` on.
-    chunk: Bytes,
-}
-
-impl Scan {
-    fn new(file: Arc<File>, at: u64, end: u64) -> Self {
-        let chunk = Bytes::new();
-        Self {
-            file,
-            at,
-            end,
-            chunk,
-        }
-    }
-
-    /// Steps over the preamble.
-    fn preamble(&mut self, campaign: CampaignId) -> io::Result<Preamble> {
-        self.fill(PREAMBLE_BYTES as usize)?;
-        let Some(preamble) = self.chunk.get(..PREAMBLE_BYTES as usize) else {
-            return Ok(Preamble::Torn);
-        };
-        if preamble[..8] == MAGIC && preamble[8..] == campaign.0.to_le_bytes() {
-            self.step(PREAMBLE_BYTES as usize);
-            return Ok(Preamble::Ours);
-        }
-        let hole = preamble.iter().all(|byte| *byte == 0);
-        let is_newer = preamble[..7] == MAGIC[..7] && preamble[7] > MAGIC[7];
-        Ok(if is_newer {
-            Preamble::Newer
-        } else if hole {
-            Preamble::Torn
-        } else {
-            Preamble::Foreign
-        })
-    }
-
-    /// The next entry and where it begins; none at the end, or before what was not written whole.
-    fn next(&mut self) -> io::Result<Option<(u64, Entry)>> {
-        loop {
-            match entry::parse(&self.chunk) {
-                Parsed::Whole(entry, bytes) => {
-                    let at = self.at;
-                    self.step(bytes);
-                    return Ok(Some((at, entry)));
-                }
-                Parsed::Short(bytes) if self.at + bytes as u64 <= self.end => self.fill(bytes)?,
-                Parsed::Short(_) | Parsed::Damaged => return Ok(None),
-            }
-        }
-    }
-
-    fn step(&mut self, bytes: usize) {
-        self.at += bytes as u64;
-        self.chunk = self.chunk.slice(bytes..);
-    }
-
-    /// Reads on from `at`: a chunk, or more if an entry needs it.
-    fn fill(&mut self, needed: usize) -> io::Result<()> {
-        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let mut chunk = vec![0; needed.max(CHUNK_BYTES).min(left)];
-        self.file.read_exact_at(&mut chunk, self.at)?;
-        self.chunk = Bytes::from(chunk);
-        Ok(())
     }
 }
 

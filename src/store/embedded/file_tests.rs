@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::clock::Timestamp;
 use tempfile::TempDir;

@@ -18,6 +18,7 @@ mod readers;
 mod ringer;
 mod rows;
 mod salvage;
+mod scan;
 mod state;
 mod store;
 mod witness;
