@@ -219,11 +219,11 @@ impl Agents {
         if self.notices.take(&kind).is_err() {
             return;
         }
-        let act = Act {
-            user: None,
-            actor: "Answerback".to_owned(),
-            kind: kind.to_owned(),
-            details: json!({
+        let act = Act::new(
+            None,
+            "Answerback",
+            kind,
+            json!({
                 "host_id": enrolled.host,
                 "known_host_id": known.id,
                 "host_display_name": known.display_name(),
@@ -231,7 +231,7 @@ impl Agents {
                 "address": address,
                 "reason": reason,
             }),
-        };
+        );
         if let Err(error) = self.catalog.keep_act(act, now).await {
             tracing::warn!(%error, activity = kind, "an activity could not be kept");
         }

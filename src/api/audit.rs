@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Api;
 use crate::auth::Actor;
-use crate::catalog::trail::{Act, shortened};
+use crate::catalog::trail::Act;
 use crate::clock::Timestamp;
 
 /// The actor did this. An act that cannot be recorded has happened nevertheless: it stands in the log at least.
@@ -13,20 +13,14 @@ pub(super) async fn record(api: &Api, actor: &Actor, what: &str, details: Value,
         return;
     }
     let user = &actor.user;
-    let details = shortened(details);
+    let act = Act::new(Some(user.id), &user.name, what, details);
     tracing::info!(
         target: "audit",
         user = user.id.0,
         email = %user.email,
         activity = what,
-        %details,
+        details = %act.details(),
     );
-    let act = Act {
-        user: Some(user.id),
-        actor: user.name.clone(),
-        kind: what.to_owned(),
-        details,
-    };
     if let Err(error) = api.parts.catalog.keep_act(act, now).await {
         tracing::warn!(%error, activity = what, "an activity could not be kept");
     }

@@ -19,21 +19,37 @@ const LIST_ELEMENTS: usize = 100;
 /// What is longer than this after all is told by its length and hash alone, in bytes.
 const DETAILS_BYTES: usize = 32 * 1024;
 
-/// Something that was done.
+/// Something that was done, with the beginnings of what is long in its details.
 #[derive(Clone, Debug)]
 pub struct Act {
-    /// Who did it; none for the product itself.
-    pub user: Option<UserId>,
-    /// The actor's name.
-    pub actor: String,
-    /// `live_query`, `user_logged_in`, ...
-    pub kind: String,
-    /// An object: what it was about.
-    pub details: Value,
+    user: Option<UserId>,
+    actor: String,
+    kind: String,
+    details: Value,
+}
+
+impl Act {
+    /// An act of a user of this name, or of the product itself. `kind` is `live_query`, `user_logged_in` and the like,
+    /// `details` an object that says what it was about.
+    #[must_use]
+    pub fn new(user: Option<UserId>, actor: &str, kind: &str, details: Value) -> Self {
+        Self {
+            user,
+            actor: actor.to_owned(),
+            kind: kind.to_owned(),
+            details: shortened(details),
+        }
+    }
+
+    /// What it was about.
+    #[must_use]
+    pub const fn details(&self) -> &Value {
+        &self.details
+    }
 }
 
 impl Catalog {
-    /// Keeps an act, with the beginnings of what is long in its details.
+    /// Keeps an act.
     ///
     /// # Errors
     /// Why it could not be kept, for people.
@@ -46,7 +62,7 @@ impl Catalog {
             user: act.user,
             actor: act.actor,
             kind: act.kind,
-            details: shortened(act.details),
+            details: act.details,
         };
         let plan = |_: &State| {
             let mut edits = vec![Edit::Create(Entity::Activity(activity.clone()))];
@@ -62,8 +78,7 @@ impl Catalog {
 
 /// Details of at most about [`DETAILS_BYTES`]. A member `x` that was cut has `x_bytes` or `x_count` and `x_sha256`
 /// (of the text, or of the list as compact JSON) beside it.
-#[must_use]
-pub fn shortened(details: Value) -> Value {
+fn shortened(details: Value) -> Value {
     let short = shorten(details);
     let text = short.to_string();
     if text.len() <= DETAILS_BYTES {
