@@ -1,7 +1,10 @@
 //! Refusals that no route has made: of requests that are not HTTP, too long, or too late.
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Response, StatusCode};
+
+const JSON: &str = "application/json; charset=utf-8";
 
 /// The responses of hyper's own to what it cannot parse, as they begin.
 const FIRST: &[u8] = b"HTTP/1.1 4";
@@ -54,15 +57,37 @@ fn response(status: u16) -> Option<Bytes> {
     };
     let name = StatusCode::from_u16(status).ok()?;
     let name = name.canonical_reason().unwrap_or(title);
-    let body = format!(
-        "{{\n  \"message\": \"{title}\",\n  \"errors\": [\n    {{\n      \"name\": \"base\",\n      \"reason\": \"{reason}\"\n    }}\n  ]\n}}\n"
-    );
+    let body = document(title, reason);
     let response = format!(
-        "HTTP/1.1 {status} {name}\r\nconnection: close\r\ncontent-type: application/json; charset=utf-8\r\n\
+        "HTTP/1.1 {status} {name}\r\nconnection: close\r\ncontent-type: {JSON}\r\n\
          cache-control: no-store\r\nx-content-type-options: nosniff\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     Some(response.into())
+}
+
+/// To a request for no host, or for several.
+pub(super) fn no_host<B: From<Bytes>>() -> Response<B> {
+    let text = document("Bad request", "a request must have exactly one Host header");
+    let mut response = Response::new(Bytes::from(text).into());
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (CONNECTION, "close"),
+        (CONTENT_TYPE, JSON),
+        (CACHE_CONTROL, "no-store"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The API's shape of a refusal; neither text needs escapes.
+fn document(title: &str, reason: &str) -> String {
+    format!(
+        "{{\n  \"message\": \"{title}\",\n  \"errors\": [\n    {{\n      \"name\": \"base\",\n      \"reason\": \"{reason}\"\n    }}\n  ]\n}}\n"
+    )
 }
 
 #[cfg(test)]

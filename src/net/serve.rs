@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
 use http::header::{HOST, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
@@ -172,7 +172,7 @@ where
     async fn answer(&self, arrival: Arrival) -> Result<Response<B>, Infallible> {
         match has_one_host(&arrival.request) {
             true => self.service.clone().call(arrival).await,
-            false => Ok(no_host()),
+            false => Ok(refusal::no_host()),
         }
     }
 
@@ -248,13 +248,6 @@ fn has_one_host<T>(request: &Request<T>) -> bool {
         (None, _) => request.version() != Version::HTTP_11,
         _ => false,
     }
-}
-
-fn no_host<B: From<Bytes>>() -> Response<B> {
-    const TEXT: &[u8] = b"a request must have one Host header\n";
-    let mut response = Response::new(Bytes::from_static(TEXT).into());
-    *response.status_mut() = StatusCode::BAD_REQUEST;
-    response
 }
 
 /// Why hyper serves a connection no longer.

@@ -114,6 +114,14 @@ async fn a_request_has_one_host() {
             status.to_string(),
             "{version} {hosts:?}: {reply}"
         );
+        if status == 400 {
+            let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+            let head = head.to_lowercase();
+            assert!(head.contains("content-type: application/json"), "{head}");
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            let reason = body["errors"][0]["reason"].as_str().unwrap();
+            assert!(reason.contains("one Host header"), "{body}");
+        }
     }
     let agent =
         "POST /api/osquery/enroll HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
