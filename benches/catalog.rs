@@ -145,7 +145,7 @@ async fn filter(dir: &std::path::Path) -> BoxedFilter<(Response,)> {
         api_token: Some(TOKEN.to_owned()),
         ..Presets::default()
     };
-    bootstrap(&catalog, &presets, NOW).await.unwrap();
+    bootstrap(&catalog, &presets, NOW, |_| {}).await.unwrap();
     let builtin = u32::try_from(catalog.read().labels.len()).unwrap();
     let plan =
         |_: &State| Ok::<_, ()>((labels(builtin).chain(teams()).map(Edit::Put).collect(), ()));

@@ -53,6 +53,7 @@ pub(super) async fn results(api: Arc<Api>, call: Call) -> Result<Reply, ApiError
         let reason = format!("the results of campaign {id} are not kept any more");
         return Err(ApiError::NotFound(reason));
     };
+    let is_incomplete = campaign.is_incomplete;
     let actor = call.actor()?;
     if campaign.question.user_id != actor.user.id {
         let details = json!({"campaign_id": id});
@@ -73,7 +74,12 @@ pub(super) async fn results(api: Arc<Api>, call: Call) -> Result<Reply, ApiError
         Format::Csv => ("text/csv; charset=utf-8; header=present", "csv"),
     };
     let file = format!("campaign-{id}.{ending}");
-    Ok(Reply::stream(kind, &file, ReceiverStream::new(pieces)))
+    let reply = Reply::stream(kind, &file, ReceiverStream::new(pieces));
+    Ok(if is_incomplete {
+        reply.incomplete()
+    } else {
+        reply
+    })
 }
 
 /// Writes into the stream of one response; ends early when the client is gone.
@@ -113,7 +119,12 @@ impl Export {
     }
 
     async fn json(&self, mut after: Seq) -> Result<(), Over> {
-        let head = format!("{{\"campaign_id\":{},\"results\":[", self.id);
+        let incomplete = if self.reader.1.is_incomplete {
+            "\"incomplete\":true,"
+        } else {
+            ""
+        };
+        let head = format!("{{\"campaign_id\":{},{incomplete}\"results\":[", self.id);
         self.send(BytesMut::from(head.as_str())).await?;
         let mut first = true;
         while let Some(records) = self.read(&mut after).await? {

@@ -3,10 +3,13 @@
 use bytes::Bytes;
 use futures_util::Stream;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use warp::Reply as _;
 use warp::reply::Response;
+
+/// Says `true` on results of which some are lost.
+const INCOMPLETE: HeaderName = HeaderName::from_static("answerback-incomplete");
 
 /// What a handler answers.
 pub(super) struct Reply(Response);
@@ -45,6 +48,13 @@ impl Reply {
             headers.insert(CONTENT_DISPOSITION, disposition);
         }
         Self(response)
+    }
+
+    /// What is sent is not all that there was.
+    pub(super) fn incomplete(mut self) -> Self {
+        let headers = self.0.headers_mut();
+        headers.insert(INCOMPLETE, HeaderValue::from_static("true"));
+        self
     }
 
     /// 200 with a JSON document that comes when it is ready.

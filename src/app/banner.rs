@@ -1,8 +1,10 @@
 //! What a start prints: where it listens, the secrets it made up, and a line to copy.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 
 use super::start::{Parts, SELF_SIGNED, certificate_names};
+use crate::auth::FirstStart;
 use crate::config::{Settings, TlsFiles};
 
 /// The broker's address as a URL that works on this machine.
@@ -16,54 +18,69 @@ pub(super) fn url(address: SocketAddr, secure: bool) -> String {
 }
 
 /// Prints it. Secrets appear only when they were made up just now.
-#[expect(clippy::print_stdout, reason = "this is what the operator reads")]
 pub(super) fn print(url: &str, settings: &Settings, parts: &Parts) {
-    println!("Answerback is listening on {url}");
-    println!("  store            {}", parts.store_text);
-    println!("  node             {}", parts.node);
+    let mut told = format!("Answerback is listening on {url}\n");
+    told += &format!("  store            {}\n", parts.store_text);
+    told += &format!("  node             {}\n", parts.node);
     if settings.demo > 0 {
-        println!(
-            "  DEMO             {} simulated hosts enroll and answer; not real machines",
+        told += &format!(
+            "  DEMO             {} simulated hosts enroll and answer; not real machines\n",
             settings.demo
         );
     }
     if let Some(first) = &parts.first_start {
-        println!("  first start      these are shown once:");
-        println!("    admin          {}", first.email);
-        if let Some(password) = &first.password {
-            println!("    password       {password}");
-        }
-        if let Some(token) = &first.token {
-            println!("    API token      {token}");
-        }
+        told += "  first start      these are shown at this start only:\n";
+        told += &first_start(first);
     }
     if let Some(secret) = &parts.made_secret {
-        println!("    enroll secret  {secret}");
+        told += &format!("    enroll secret  {secret}\n");
     }
     if let TlsFiles::SelfSigned(names) = &settings.tls {
-        print_certificate(names, url, settings);
+        told += &certificate(names, url, settings);
     }
-    println!(
-        "\nAsk all hosts something:\n\n  {}\n",
-        query_line(url, settings, parts)
-    );
+    let line = query_line(url, settings, parts);
+    told += &format!("\nAsk all hosts something:\n\n  {line}\n\n");
+    write(&told);
+}
+
+/// Prints what is about to be made: whatever happens then, somebody has read it.
+pub(super) fn announce(first: &FirstStart) {
+    if first.password.is_some() || first.token.is_some() {
+        let told = first_start(first);
+        write(&format!("Making the first admin:\n{told}\n"));
+    }
+}
+
+fn first_start(first: &FirstStart) -> String {
+    let mut told = format!("    admin          {}\n", first.email);
+    if let Some(password) = &first.password {
+        told += &format!("    password       {password}\n");
+    }
+    if let Some(token) = &first.token {
+        told += &format!("    API token      {token}\n");
+    }
+    told
+}
+
+/// In one piece, to the operator; a start does not fail because nobody reads.
+fn write(told: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(told.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Whom agents may call the broker, and the flags with which they trust it: another name would fail at every handshake.
-#[expect(clippy::print_stdout, reason = "this is what the operator reads")]
-fn print_certificate(given: &[String], url: &str, settings: &Settings) {
+fn certificate(given: &[String], url: &str, settings: &Settings) -> String {
     let names = certificate_names(given);
     let file = settings.data_dir.join(SELF_SIGNED);
-    println!("  certificate      self-signed, in {}", file.display());
-    println!(
-        "                   for {}, localhost, 127.0.0.1, ::1 (others: --tls-names NAME,...)",
-        names.join(", ")
-    );
     let port = url.rsplit(':').next().unwrap_or("443");
     let name = names.first().map_or("localhost", String::as_str);
-    println!(
-        "  osqueryd         --tls_hostname={name}:{port} --tls_server_certs=COPY_OF_THE_CERTIFICATE"
-    );
+    format!(
+        "  certificate      self-signed, in {}\n                   for {}, localhost, 127.0.0.1, ::1 (others: \
+         --tls-names NAME,...)\n  osqueryd         --tls_hostname={name}:{port} \
+         --tls_server_certs=COPY_OF_THE_CERTIFICATE\n",
+        file.display(),
+        names.join(", "),
+    )
 }
 
 fn query_line(url: &str, settings: &Settings, parts: &Parts) -> String {

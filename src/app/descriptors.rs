@@ -4,11 +4,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::limits::CONNECTIONS;
 
-/// Not for connections: campaigns' files, the catalog, logs, Redis, relays to other nodes. A quarter of all, and no more than this.
+/// Not for connections: the catalog, logs, Redis, relays to other nodes. A quarter of all, and no more than this.
 const KEPT_MAX: u64 = 1024;
+/// Beside the files of campaigns, at least.
+const KEPT_MIN: u64 = 64;
 
-/// Raises the soft limit to the hard one, and says how many of `wanted` connections there can be.
-pub(super) fn connections(wanted: usize) -> usize {
+/// Raises the soft limit to the hard one, and says how many of `wanted` connections there can be beside the files of so many
+/// campaigns.
+pub(super) fn connections(wanted: usize, campaigns: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -21,7 +24,7 @@ pub(super) fn connections(wanted: usize) -> usize {
             limit.current
         }
     };
-    let possible = limit.map_or(usize::MAX, room);
+    let possible = limit.map_or(usize::MAX, |limit| room(limit, campaigns));
     // Nobody who has asked for no number misses some of the default's.
     if possible < wanted && wanted != CONNECTIONS {
         tracing::warn!(
@@ -40,8 +43,12 @@ pub(super) fn connections(wanted: usize) -> usize {
 }
 
 /// Connections that fit beside what is kept.
-fn room(descriptors: u64) -> usize {
-    let kept = (descriptors / 4).min(KEPT_MAX);
+fn room(descriptors: u64, campaigns: usize) -> usize {
+    let files = KEPT_MIN.saturating_add(campaigns as u64);
+    let kept = (descriptors / 4)
+        .min(KEPT_MAX)
+        .max(files)
+        .min(descriptors / 2);
     usize::try_from(descriptors - kept).unwrap_or(usize::MAX)
 }
 
@@ -51,9 +58,11 @@ mod tests {
 
     #[test]
     fn some_descriptors_are_not_for_connections() {
-        assert_eq!(room(1024), 768);
-        assert_eq!(room(64), 48);
-        assert_eq!(room(1_048_576), 1_047_552);
-        assert_eq!(room(0), 0);
+        assert_eq!(room(1024, 100), 768);
+        assert_eq!(room(1024, 300), 660);
+        assert_eq!(room(64, 100), 32);
+        assert_eq!(room(1_048_576, 100), 1_047_552);
+        assert_eq!(room(1_048_576, 10_000), 1_038_512);
+        assert_eq!(room(0, 100), 0);
     }
 }

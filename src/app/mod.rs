@@ -39,7 +39,7 @@ const DEMO_INTERVAL: Duration = Duration::from_secs(10);
 pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     // Before anything that takes time: until then a hangup ends the process.
     let (heard, hangups) = (Signals::new()?, signal(SignalKind::hangup())?);
-    let parts = start::start(&settings).boxed().await?;
+    let parts = start::start(&settings, banner::announce).boxed().await?;
     let net_settings = start::net_settings(&settings);
     let listener = Listener::bind(settings.listen, &net_settings)
         .with_context(|| format!("cannot listen on {}", settings.listen))?;

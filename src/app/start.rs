@@ -54,7 +54,11 @@ pub(super) struct Parts {
     pub(super) made_secret: Option<String>,
 }
 
-pub(super) async fn start(settings: &Settings) -> anyhow::Result<Parts> {
+/// Starts the parts. `announce` is told of the first admin before it is made.
+pub(super) async fn start(
+    settings: &Settings,
+    announce: impl Fn(&FirstStart),
+) -> anyhow::Result<Parts> {
     let clock = Clock::System;
     let now = clock.now();
     // A second broker in one process (tests) shares the first one's recorder and does without a page of its own.
@@ -65,7 +69,7 @@ pub(super) async fn start(settings: &Settings) -> anyhow::Result<Parts> {
     };
     let (store, store_text) = stores::open(settings, &node, now).await?;
     let catalog = read_catalog(&store).await?;
-    let first_start = first_admin(&catalog, settings, now).await?;
+    let first_start = first_admin(&catalog, settings, now, announce).await?;
     let (enroll_secret, made_secret) = first_secret(&catalog, settings, now).await?;
     let auth = auth(settings, &catalog);
     let bodies = Account::default();
@@ -145,13 +149,15 @@ async fn first_admin(
     catalog: &Catalog,
     settings: &Settings,
     now: Timestamp,
+    announce: impl Fn(&FirstStart),
 ) -> anyhow::Result<Option<Arc<FirstStart>>> {
     let presets = Presets {
         email: settings.presets.admin_email.clone(),
         password: settings.presets.admin_password.clone(),
         api_token: settings.presets.api_token.clone(),
     };
-    Ok(bootstrap(catalog, &presets, now).await?.map(Arc::new))
+    let made = bootstrap(catalog, &presets, now, announce).await?;
+    Ok(made.map(Arc::new))
 }
 
 fn agents(
@@ -198,7 +204,7 @@ fn enroll_rate(settings: &Settings) -> u32 {
 
 pub(super) fn net_settings(settings: &Settings) -> net::Settings {
     net::Settings {
-        connections: descriptors::connections(settings.connections),
+        connections: descriptors::connections(settings.connections, settings.queries.at_once),
         proxies: TrustedProxies::new(settings.trusted_proxies.iter().copied()),
         ..net::Settings::default()
     }

@@ -67,7 +67,9 @@ impl From<CommitError<BootstrapError>> for BootstrapError {
 /// Preset tokens shorter than this are warned about.
 const PRESET_TOKEN_BYTES_MIN: usize = 20;
 
-/// Makes the first admin if there is none, and sees to the preset token. Nodes that start together make one.
+/// Makes the first admin if there is none, and sees to the preset token. Nodes that start together make one. `announce` is
+/// told before the admin is made: were it told after, a start that is cut short there would leave an admin whose password
+/// nobody knows.
 ///
 /// # Errors
 /// See [`BootstrapError`].
@@ -75,6 +77,7 @@ pub async fn bootstrap(
     catalog: &Catalog,
     presets: &Presets,
     now: Timestamp,
+    announce: impl Fn(&FirstStart),
 ) -> Result<Option<FirstStart>, BootstrapError> {
     check(presets)?;
     if catalog.read().has_admin() {
@@ -103,6 +106,12 @@ pub async fn bootstrap(
         teams: std::collections::BTreeMap::new(),
         created_at: now.secs(),
     };
+    let first_start = FirstStart {
+        email: email.to_owned(),
+        password: presets.password.is_none().then_some(password),
+        token: presets.api_token.is_none().then(|| token.clone()),
+    };
+    announce(&first_start);
     let made = catalog
         .commit(|state: &State| plan(state, &admin, &token, now))
         .await?;
@@ -110,11 +119,7 @@ pub async fn bootstrap(
         ensure_token(catalog, presets, now).await?;
         return Ok(None);
     }
-    Ok(Some(FirstStart {
-        email: email.to_owned(),
-        password: presets.password.is_none().then_some(password),
-        token: presets.api_token.is_none().then_some(token),
-    }))
+    Ok(Some(first_start))
 }
 
 /// What an operator presets is the operator's choice: a weak one is warned about, an unusable one refused.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::clock::Clock;
 use crate::store::StoreError;
 use crate::store::embedded::backup::{self, Saved};
 
@@ -67,7 +68,7 @@ pub fn run_backup(backup: &Backup) -> ExitCode {
 pub fn run_restore(restore: &Restore) -> ExitCode {
     saved(
         "restored",
-        backup::restore(&restore.from, &restore.to.data_dir),
+        backup::restore(&restore.from, &restore.to.data_dir, Clock::System.now()),
         &restore.to.data_dir,
     )
 }

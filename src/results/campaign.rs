@@ -164,6 +164,8 @@ pub struct Campaign {
     pub ended: Option<(Timestamp, Ending)>,
     /// Counts forks of the log after a store failover; 0 until the first.
     pub epoch: u64,
+    /// Whether answers that were acknowledged are known to be missing, because their file was damaged.
+    pub is_incomplete: bool,
 }
 
 impl Campaign {

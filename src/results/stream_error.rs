@@ -22,6 +22,8 @@ pub enum ErrorCode {
     ResultsGone,
     /// The result store does not answer. This mends itself.
     StoreUnavailable,
+    /// Results that were acknowledged are lost: their file was damaged. Those that are left follow.
+    ResultsIncomplete,
     /// A code that this version does not know, or none.
     #[serde(other)]
     Unknown,
@@ -115,6 +117,15 @@ impl StreamError {
     pub fn some_results_gone(id: CampaignId, first: Seq, last: Seq) -> Self {
         let text = format!("results {first} to {last} of campaign {id} are no longer kept");
         Self::last(ErrorCode::ResultsGone, text)
+    }
+
+    /// Not all results are shown that there were.
+    #[must_use]
+    pub fn results_incomplete(id: CampaignId) -> Self {
+        let text = format!(
+            "some results of campaign {id} are missing: its file was damaged; those that are left are shown"
+        );
+        Self::passing(ErrorCode::ResultsIncomplete, text)
     }
 
     /// The campaign cannot be opened now. The text is Fleet's, with its trailing space (spec fleet-live-query, 1.6).

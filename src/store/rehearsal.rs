@@ -112,6 +112,7 @@ impl Store for Rehearsal {
             status: Status::Waiting,
             ended: None,
             epoch: 0,
+            is_incomplete: false,
         })
     }
 

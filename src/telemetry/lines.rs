@@ -190,12 +190,14 @@ mod tests {
 
     /// Somebody who reads when told to.
     struct Pipe {
+        begun: mpsc::Sender<()>,
         go_on: mpsc::Receiver<()>,
         taken: mpsc::Sender<String>,
     }
 
     impl Write for Pipe {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.begun.send(());
             let _ = self.go_on.recv();
             let _ = self.taken.send(String::from_utf8_lossy(bytes).into_owned());
             Ok(bytes.len())
@@ -215,8 +217,15 @@ mod tests {
     fn a_reader_who_stops_stops_nobody_and_hears_how_much_was_left_out() {
         let (go, go_on) = mpsc::channel();
         let (taken, lines_taken) = mpsc::channel();
-        let lines = Lines::start(Pipe { go_on, taken }).unwrap();
+        let (begun, writes) = mpsc::channel();
+        let lines = Lines::start(Pipe {
+            begun,
+            go_on,
+            taken,
+        })
+        .unwrap();
         say(&lines, "first\n", false);
+        writes.recv().unwrap();
         let line = format!("{}\n", "x".repeat(1023));
         for _ in 0..10_000 {
             say(&lines, &line, false);

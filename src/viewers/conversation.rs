@@ -121,6 +121,11 @@ impl Viewing {
                 let last = selected.watch().log.last();
                 self.viewer
                     .handle_selected(Ok((selected.watch().tick(), last)));
+                if selected.watch().is_incomplete {
+                    let id = selected.watch().id();
+                    self.viewer
+                        .handle_warning(&StreamError::results_incomplete(id));
+                }
                 self.watch = Some(selected.into_watch());
                 // It may have changed while the campaign was opened.
                 self.check_right();

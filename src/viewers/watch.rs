@@ -30,6 +30,8 @@ struct Departed {
 pub(super) struct Watch {
     pub(super) log: Arc<CampaignLog>,
     targets: Arc<RoaringBitmap>,
+    /// Whether results are known to be missing.
+    pub(super) is_incomplete: bool,
     departed: Mutex<Departed>,
     /// Who asked, and the teams of the hosts that were asked: who may watch is decided by both.
     maker: UserId,
@@ -61,6 +63,7 @@ impl Watch {
             log,
             epoch,
             targets: Arc::clone(&campaign.question.targets),
+            is_incomplete: campaign.is_incomplete,
             departed: Mutex::default(),
             maker: campaign.question.user_id,
             teams: campaign.question.teams.as_slice().into(),

@@ -28,6 +28,9 @@ const START_WITHIN: Duration = Duration::from_secs(60);
 /// What a broker prints, line by line.
 pub type Printed = Lines<BufReader<ChildStdout>>;
 
+/// What its environment has besides.
+type Env = Vec<(String, PathBuf)>;
+
 /// A running broker, killed when dropped.
 pub struct Broker {
     /// `ADDR:PORT`.
@@ -37,6 +40,7 @@ pub struct Broker {
     child: Child,
     dir: PathBuf,
     args: Vec<String>,
+    env: Env,
     client: Client<HttpConnector, Full<Bytes>>,
     _owned_dir: Option<tempfile::TempDir>,
 }
@@ -58,6 +62,16 @@ impl Broker {
         broker
     }
 
+    /// Starts on a free port with this data directory and environment.
+    pub async fn start_with(dir: &Path, args: &[&str], env: &[(&str, &Path)]) -> Self {
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let (broker, mut lines) = Self::launch_with(dir, "127.0.0.1:0", args, env.collect()).await;
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        broker
+    }
+
     /// Starts on a free port with a fresh data directory; what it prints from then on must be read.
     pub async fn start_and_listen(args: &[&str]) -> (Self, Printed) {
         let dir = tempfile::tempdir().unwrap();
@@ -67,8 +81,12 @@ impl Broker {
     }
 
     async fn launch(dir: &Path, listen: &str, args: &[&str]) -> (Self, Printed) {
+        Self::launch_with(dir, listen, args, Env::new()).await
+    }
+
+    async fn launch_with(dir: &Path, listen: &str, args: &[&str], env: Env) -> (Self, Printed) {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let (child, url, lines) = spawn(dir, listen, &args).await;
+        let (child, url, lines) = spawn(dir, listen, &args, &env).await;
         let (scheme, address) = match url.strip_prefix("https://") {
             Some(address) => ("https", address),
             None => ("http", url.strip_prefix("http://").unwrap()),
@@ -81,6 +99,7 @@ impl Broker {
             child,
             dir: dir.to_owned(),
             args,
+            env,
             client,
             _owned_dir: None,
         };
@@ -95,7 +114,7 @@ impl Broker {
 
     /// A start after it has ended, with the same directory, port and flags.
     pub async fn restart(&mut self) {
-        let (child, _, mut lines) = spawn(&self.dir, &self.address, &self.args).await;
+        let (child, _, mut lines) = spawn(&self.dir, &self.address, &self.args, &self.env).await;
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         self.child = child;
     }
@@ -190,7 +209,7 @@ impl Broker {
     }
 }
 
-async fn spawn(dir: &Path, listen: &str, args: &[String]) -> (Child, String, Printed) {
+async fn spawn(dir: &Path, listen: &str, args: &[String], env: &Env) -> (Child, String, Printed) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_answerback"))
         .args(["serve", "--listen", listen, "--data-dir"])
         .arg(dir)
@@ -200,6 +219,7 @@ async fn spawn(dir: &Path, listen: &str, args: &[String]) -> (Child, String, Pri
         .env("ANSWERBACK_ADMIN_EMAIL", "admin@example.com")
         .env("ANSWERBACK_ADMIN_PASSWORD", PASSWORD)
         .env("ANSWERBACK_LOG", "warn")
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()

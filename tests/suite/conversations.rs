@@ -74,7 +74,7 @@ impl Stage {
             password: Some(PASSWORD.to_owned()),
             api_token: Some(TOKEN.to_owned()),
         };
-        bootstrap(&catalog, &presets, START).await.unwrap();
+        bootstrap(&catalog, &presets, START, |_| {}).await.unwrap();
         let plan = |_: &State| {
             let hosts = (1..=HOSTS).map(|id| Edit::Put(Entity::Host(Box::new(host(id)))));
             Ok::<_, ()>((hosts.collect(), ()))

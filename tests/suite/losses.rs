@@ -333,3 +333,45 @@ async fn a_backup_of_a_running_broker_is_whole_and_comes_back_without_giving_num
     );
     assert!(code == Some(1) && said.contains("is damaged"), "{said}");
 }
+
+/// What a first start prints, line by line, until `enough`; then it is killed. The last password and token that were told.
+fn first_start(dir: &Path, enough: impl Fn(&str) -> bool) -> (Option<String>, Option<String>) {
+    use std::io::{BufRead as _, BufReader};
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_answerback"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(dir)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut password, mut token) = (None, None);
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        let told = |name: &str| Some(line.trim().strip_prefix(name)?.trim().to_owned());
+        password = told("password").or(password);
+        token = told("API token").or(token);
+        if enough(&line) {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    (password, token)
+}
+
+#[tokio::test]
+async fn a_first_start_that_is_killed_anywhere_has_told_the_password() {
+    for last in ["Making", "password", "API token", "listening", "store"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, _) = first_start(dir.path(), |line| line.contains(last));
+        let (second, _) = first_start(dir.path(), |line| line.contains("Ask all hosts"));
+        let told = second.or(first).expect(last);
+        let broker = Broker::start_in(dir.path(), "127.0.0.1:0", &[]).await;
+        let login = json!({ "email": "admin@localhost", "password": told });
+        let (status, said) = broker.post("/api/v1/fleet/login", login).await;
+        // A temporary password is known by what it asks for.
+        assert!(
+            status == 200 || said.to_string().contains("temporary"),
+            "{last}: {status} {said}"
+        );
+    }
+}

@@ -29,6 +29,7 @@ mod document;
 mod durability;
 mod endings;
 mod full;
+mod hanging;
 mod hosts;
 mod http;
 mod losses;

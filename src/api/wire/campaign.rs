@@ -124,6 +124,9 @@ pub(crate) struct CampaignOut<'a> {
     targets_count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     counts: Option<Value>,
+    /// Whether results are known to be missing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    incomplete: bool,
 }
 
 impl<'a> CampaignOut<'a> {
@@ -148,6 +151,7 @@ impl<'a> CampaignOut<'a> {
             stopped_by: campaign.ended.and_then(|(_, ending)| ending.stopped_by()),
             targets_count,
             counts,
+            incomplete: campaign.is_incomplete,
         }
     }
 }

@@ -14,6 +14,7 @@ use super::open::make_directory;
 use super::scan::{self, Checked};
 use super::witness;
 use super::{CAMPAIGNS, CATALOG};
+use crate::clock::Timestamp;
 use crate::results::CampaignId;
 use crate::store::StoreError;
 
@@ -101,15 +102,15 @@ pub fn save(from: &Path, to: &Path) -> Result<Saved, StoreError> {
 ///
 /// # Errors
 /// When something cannot be read or written, or the backup is damaged.
-pub fn restore(from: &Path, to: &Path) -> Result<Saved, StoreError> {
+pub fn restore(from: &Path, to: &Path, now: Timestamp) -> Result<Saved, StoreError> {
     let found = check(from)?;
     if !found.faults.is_empty() {
         return Err(StoreError::Damaged(found.faults.join("; ")));
     }
     let saved = save(from, to)?;
     let db = opened(&to.join(CATALOG))?;
-    witness::skip_numbers(&db, 0)?;
-    witness::raise_epochs(&db)?;
+    witness::skip_numbers(&db, 0, now)?;
+    witness::raise_epochs(&db, now)?;
     Ok(saved)
 }
 

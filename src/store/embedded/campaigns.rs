@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dashmap::DashMap;
 
 use super::deadlines::Deadlines;
-use super::file::LogFile;
+use super::file::{LogFile, Reloaded};
 use super::live::{Live, Logs};
-use super::rows::Kept;
+use super::rows::{Kept, Mended, next_epoch};
 use super::salvage;
 use crate::clock::Timestamp;
 use crate::results::ledger::HandedOut;
-use crate::results::{Campaign, CampaignId, HostId, Ledger, Lifecycle, Rules};
+use crate::results::{Campaign, CampaignId, HostId, Ledger, Lifecycle, Rules, Seq};
 use crate::store::{Active, ActiveCampaign, StoreError};
 
 use super::entry::Entry;
@@ -47,23 +47,22 @@ impl Campaigns {
         }
     }
 
-    /// Adds a campaign that has just been created.
-    pub(super) fn add(&self, campaign: Campaign) {
+    /// Adds a campaign that has just been created, with its file.
+    pub(super) fn add(&self, campaign: Campaign, file: LogFile) {
         let life = Lifecycle::new(self.rules, campaign.created_at);
         let ledger = Ledger::new(self.rules, Arc::clone(&campaign.question.targets));
-        let file = LogFile::new(campaign.id, self.path(campaign.id));
         self.insert(Live::new(campaign, life, ledger, file, self.logs));
     }
 
     /// Adds a campaign read back after a restart: from its file if it goes on, else from its row. A damaged file goes to
-    /// `aside`; whether its answers have got new places for that, and the campaign a new epoch. Blocks.
+    /// `aside`. What its row is to say if the file is not what was shown. Blocks.
     pub(super) fn restore(
         &self,
         kept: Kept,
         aside: &Path,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let mut mended = false;
+    ) -> Result<Option<Mended>, StoreError> {
+        let mut mended = None;
         let Kept {
             mut campaign,
             last,
@@ -84,18 +83,22 @@ impl Campaigns {
             }
             LogFile::ended(campaign.id, path, last)
         } else {
-            let (file, is_mended) =
-                LogFile::reload(campaign.id, path, aside, |entry| match entry {
-                    Entry::Answer(record) => {
-                        ledger.answer(record.answer.host, record.answer.failed)
-                    }
-                    Entry::HandOut(host, HandedOut { at, times }) => {
-                        ledger.restore(host, HandedOut { at, times });
-                    }
-                })?;
-            // Answers stand at places where viewers have seen others.
-            campaign.epoch += u64::from(is_mended);
-            mended = is_mended;
+            let (file, found) = LogFile::reload(campaign.id, path, aside, |entry| match entry {
+                Entry::Answer(record) => ledger.answer(record.answer.host, record.answer.failed),
+                Entry::HandOut(host, HandedOut { at, times }) => {
+                    ledger.restore(host, HandedOut { at, times });
+                }
+            })?;
+            if found != Reloaded::Whole {
+                // Answers may stand at places where viewers have seen others.
+                campaign.epoch = next_epoch(campaign.epoch, now);
+                campaign.is_incomplete |= found == Reloaded::Mended;
+                mended = Some(Mended {
+                    epoch: campaign.epoch,
+                    is_incomplete: campaign.is_incomplete,
+                    last: Seq(0),
+                });
+            }
             file
         };
         self.insert(Live::new(campaign, life, ledger, file, self.logs));
@@ -180,12 +183,9 @@ impl Campaigns {
         lock(&self.noted).push(live);
     }
 
-    /// Writes all hand-outs that wait.
-    pub(super) fn write_hand_outs(&self) {
-        let noted = std::mem::take(&mut *lock(&self.noted));
-        for live in noted {
-            live.write_hand_outs();
-        }
+    /// The campaigns with hand-outs that wait.
+    pub(super) fn take_noted(&self) -> Vec<Arc<Live>> {
+        std::mem::take(&mut *lock(&self.noted))
     }
 
     /// The row of this campaign has to be written again.

@@ -10,7 +10,10 @@ use crate::clock::Timestamp;
 use crate::results::HostId;
 use crate::store::{Change, Committed, Expect, Kind, Revision, Stored};
 
-const SCHEMA: &[M<'static>] = &[M::up(include_str!("schema.sql"))];
+const SCHEMA: &[M<'static>] = &[
+    M::up(include_str!("schema.sql")),
+    M::up("ALTER TABLE campaigns ADD COLUMN incomplete INTEGER NOT NULL DEFAULT 0"),
+];
 
 /// So many records are loaded at once.
 const BATCH: usize = 1_024;

@@ -15,7 +15,6 @@ use super::scan::{MAGIC, PREAMBLE_BYTES, Preamble, Scan, walk};
 use crate::results::ledger::HandedOut;
 use crate::results::{Answer, CampaignId, HostId, Record, Seq};
 use crate::store::StoreError;
-use crate::telemetry::metrics::names;
 
 /// The position of an answer is remembered every so many bytes, so that no read looks at many more than it gives.
 const POINT_BYTES: u64 = 64 * 1024;
@@ -57,14 +56,31 @@ impl Batch {
         self.answers.retain(|(_, at)| *at < len as u64);
     }
 
-    fn clear(&mut self) {
+    /// Empties it, keeping its buffer for the next one unless that has grown large.
+    pub(super) fn clear(&mut self) {
         self.answers.clear();
         self.bytes.clear();
         self.bytes.shrink_to(BUFFER_BYTES_KEPT);
     }
+
+    /// Puts these hand-outs behind its own.
+    pub(super) fn append(&mut self, hand_outs: &Self) {
+        self.bytes.extend_from_slice(&hand_outs.bytes);
+    }
 }
 
-/// The file of one campaign. It is made when there is something to write.
+/// What a file was found to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reloaded {
+    /// As it was written.
+    Whole,
+    /// Its end was torn.
+    Cut,
+    /// It was damaged, and has been made anew.
+    Mended,
+}
+
+/// The file of one campaign.
 #[derive(Debug)]
 pub(super) struct LogFile {
     campaign: CampaignId,
@@ -76,7 +92,16 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// A file in which nothing stands yet.
+    /// Makes the file of a new campaign. Blocks.
+    pub(super) fn make(campaign: CampaignId, path: PathBuf) -> io::Result<Self> {
+        let mut write = Self::new(campaign, path).begin(Batch::default());
+        write.try_run()?;
+        let mut made = Self::new(campaign, write.path.clone());
+        made.took(&write);
+        Ok(made)
+    }
+
+    /// A file in which nothing stands yet, and which is made with the first write.
     pub(super) fn new(campaign: CampaignId, path: PathBuf) -> Self {
         Self {
             campaign,
@@ -98,16 +123,15 @@ impl LogFile {
 
     /// The file of a campaign that goes on: everything in it is shown to `visit`, and a torn end is cut off. A file that is
     /// damaged elsewhere goes to `aside`, and a new one is made of what stands whole in it, its answers at new places.
-    /// Whether it was so.
     pub(super) fn reload(
         campaign: CampaignId,
         path: PathBuf,
         aside: &Path,
         mut visit: impl FnMut(Entry),
-    ) -> Result<(Self, bool), StoreError> {
+    ) -> Result<(Self, Reloaded), StoreError> {
         let mut reloaded = Self::new(campaign, path);
         if !reloaded.path.exists() {
-            return Ok((reloaded, false));
+            return Ok((reloaded, Reloaded::Whole));
         }
         let fault = |error: io::Error| io_fault("a campaign's file", &error);
         let file = Arc::new(open(&reloaded.path).map_err(fault)?);
@@ -127,23 +151,22 @@ impl LogFile {
         }
         (reloaded.len, reloaded.last) = (walked.whole, walked.last);
         if reloaded.len == len {
-            return Ok((reloaded, false));
+            return Ok((reloaded, Reloaded::Whole));
         }
         let behind = salvage::behind(&file, reloaded.len, len).map_err(fault)?;
         if behind.is_empty() && walked.preamble != Preamble::Foreign {
             tracing::warn!(%campaign, bytes = len - reloaded.len, "cut a torn end off a campaign's file");
             reloaded.cut();
-            return Ok((reloaded, false));
+            return Ok((reloaded, Reloaded::Cut));
         }
         let lost = len - reloaded.len;
         let kept = behind.len();
         let moved = reloaded.mend(&file, aside, behind, visit)?;
-        metrics::counter!(names::CAMPAIGNS_DAMAGED).increment(1);
         tracing::error!(
             %campaign, damaged_bytes_max = lost, kept, file = %moved.display(),
             "a campaign's file is damaged: it is set aside, and the campaign goes on with the answers that stand whole in it"
         );
-        Ok((reloaded, true))
+        Ok((reloaded, Reloaded::Mended))
     }
 
     /// Makes a new file of the beginning of the old one, which is good, and these entries.
@@ -182,8 +205,18 @@ impl LogFile {
             };
             visit(entry);
         }
-        self.write(&mut batch)?;
+        self.write(batch)?;
         Ok(moved)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What follows this answer is in no log.
+    pub(super) fn end_with(&mut self, last: Seq) {
+        self.last = last;
+        self.points.retain(|(seq, _)| *seq <= last);
     }
 
     /// The place of the last answer in the file.
@@ -191,48 +224,40 @@ impl LogFile {
         self.last
     }
 
-    /// Adds a batch, all of it or nothing, with one write. The batch is empty afterwards if that went well.
-    pub(super) fn write(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
-        let written = self.try_write(&batch.bytes);
-        if let Err(error) = written {
-            self.cut();
-            return Err(io_fault("a campaign's file", &error));
-        }
-        for (seq, at) in &batch.answers {
-            self.note(*seq, self.len + at);
-            self.last = *seq;
-        }
-        self.len += batch.bytes.len() as u64;
-        batch.clear();
+    /// Adds a batch, all of it or nothing, with one write. Blocks.
+    pub(super) fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let mut write = self.begin(batch);
+        write.run()?;
+        self.took(&write);
         Ok(())
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let file = match &self.file {
-            Some(file) => file,
-            None => self.file.insert(Arc::new(open(&self.path)?)),
-        };
-        if self.len == 0 {
-            let mut preamble = [0; PREAMBLE_BYTES as usize];
-            preamble[..8].copy_from_slice(&MAGIC);
-            preamble[8..].copy_from_slice(&self.campaign.0.to_le_bytes());
-            file.write_all_at(&preamble, 0)?;
-            self.len = PREAMBLE_BYTES;
+    /// The write of a batch at the end of the file, to be made without holding on to this. One at a time.
+    pub(super) fn begin(&self, batch: Batch) -> Write {
+        Write {
+            campaign: self.campaign,
+            path: self.path.clone(),
+            file: self.file.clone(),
+            len: self.len,
+            batch,
         }
-        file.write_all_at(bytes, self.len)
     }
 
-    /// Removes what a failed write may have left behind the last whole entry. Writes go to a given place, so
-    /// that leftovers are overwritten even if this fails. A file without even a preamble is begun anew.
+    /// The write that was begun is made.
+    pub(super) fn took(&mut self, write: &Write) {
+        for (seq, at) in &write.batch.answers {
+            self.note(*seq, write.len + at);
+            self.last = *seq;
+        }
+        self.file.clone_from(&write.file);
+        self.len = write.len + write.batch.bytes.len() as u64;
+    }
+
+    /// Removes what stands behind the last whole entry. A file without even a preamble is begun anew.
     fn cut(&mut self) {
-        if let Some(file) = &self.file
-            && let Err(error) = file.set_len(self.len)
-        {
-            tracing::warn!(campaign = %self.campaign, %error, "cannot cut a campaign's file");
-        }
-        if self.len == 0 {
-            self.file = None;
-        }
+        let mut write = self.begin(Batch::default());
+        write.undo();
+        self.file = write.file;
     }
 
     fn note(&mut self, seq: Seq, at: u64) {
@@ -252,19 +277,14 @@ impl LogFile {
         }
     }
 
-    /// The directory that names the file.
-    pub(super) fn directory(&self) -> Option<&Path> {
-        self.path.parent()
-    }
-
     /// The file itself, to be synchronised; none if nothing was written.
     pub(super) fn handle(&self) -> Option<Arc<File>> {
         self.file.clone()
     }
 
-    /// Nothing will be written any more: gives the descriptor back.
-    pub(super) fn finish(&mut self) {
-        self.file = None;
+    /// Nothing will be written any more: gives the descriptor back. Closing it may block.
+    pub(super) fn finish(&mut self) -> Option<Arc<File>> {
+        self.file.take()
     }
 
     /// What is needed to read what follows `after`, without holding on to this.
@@ -279,6 +299,77 @@ impl LogFile {
             after,
             last: self.last,
         }
+    }
+}
+
+/// A write that is yet to be made, at the end of a file.
+#[derive(Debug)]
+pub(super) struct Write {
+    campaign: CampaignId,
+    path: PathBuf,
+    file: Option<Arc<File>>,
+    len: u64,
+    batch: Batch,
+}
+
+impl Write {
+    /// Makes it, all of it or nothing. Blocks.
+    pub(super) fn run(&mut self) -> Result<(), StoreError> {
+        let written = self.try_run();
+        written.map_err(|error| {
+            self.undo();
+            io_fault("a campaign's file", &error)
+        })
+    }
+
+    fn try_run(&mut self) -> io::Result<()> {
+        let file = match &self.file {
+            Some(file) => file,
+            None => self.file.insert(Arc::new(open(&self.path)?)),
+        };
+        if self.len == 0 {
+            let mut preamble = [0; PREAMBLE_BYTES as usize];
+            preamble[..8].copy_from_slice(&MAGIC);
+            preamble[8..].copy_from_slice(&self.campaign.0.to_le_bytes());
+            file.write_all_at(&preamble, 0)?;
+            self.len = PREAMBLE_BYTES;
+        }
+        file.write_all_at(&self.batch.bytes, self.len)
+    }
+
+    /// Removes what it may have left behind the last whole entry. Writes go to a given place, so that leftovers are
+    /// overwritten even if this fails. Blocks.
+    pub(super) fn undo(&mut self) {
+        if let Some(file) = &self.file
+            && let Err(error) = file.set_len(self.len)
+        {
+            tracing::warn!(campaign = %self.campaign, %error, "cannot cut a campaign's file");
+        }
+        if self.len == 0 {
+            self.file = None;
+        }
+    }
+
+    /// Has the disk take it, and the directory that names the file if that is asked for. Blocks.
+    pub(super) fn synchronise(&self, directory: bool) -> Result<(), StoreError> {
+        let synchronised = || {
+            self.file.as_ref().map_or(Ok(()), |file| file.sync_data())?;
+            match self.path.parent().filter(|_| directory) {
+                Some(directory) => File::open(directory)?.sync_all(),
+                None => Ok(()),
+            }
+        };
+        synchronised().map_err(|error| io_fault("a campaign's file", &error))
+    }
+
+    /// Whether there is nothing to be written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// What was to be written.
+    pub(super) fn into_batch(self) -> Batch {
+        self.batch
     }
 }
 
@@ -323,6 +414,9 @@ impl Reader {
                 .is_none_or(|(_, before)| at >= before + POINT_BYTES)
             {
                 points.push((record.seq, at));
+            }
+            if record.seq > self.last {
+                break;
             }
             if record.seq > self.after {
                 bytes += record.answer.body.len();

@@ -32,8 +32,7 @@ fn write(file: &mut LogFile, sizes: &[usize]) {
         let host = u32::try_from(seq.0).unwrap();
         batch.put_answer(seq, &answer(host, *bytes));
         batch.put_hand_out(HostId(host), handed(1));
-        file.write(&mut batch).unwrap();
-        assert!(batch.is_empty());
+        file.write(batch).unwrap();
     }
 }
 
@@ -129,7 +128,7 @@ fn answers_out_of_order_get_places_in_order() {
     write(&mut file, &[1, 1]);
     let mut batch = Batch::default();
     batch.put_answer(Seq(4), &answer(9, 1));
-    file.write(&mut batch).unwrap();
+    file.write(batch).unwrap();
     assert_eq!(reload(&path).0.last(), Seq(3));
 }
 
@@ -148,7 +147,7 @@ fn a_file_that_is_not_this_campaigns_is_set_aside() {
         fs::write(&path, &content).unwrap();
         let reloaded = LogFile::reload(CAMPAIGN, path.clone(), &aside, |_| ());
         let (mut file, is_mended) = reloaded.unwrap();
-        assert!(is_mended && file.last() == Seq(0));
+        assert!(is_mended == Reloaded::Mended && file.last() == Seq(0));
         assert_eq!(
             fs::read(aside.join(format!("5.log.{number}"))).unwrap(),
             content
@@ -211,12 +210,14 @@ fn a_full_disk_is_told_and_the_file_goes_on_when_there_is_room() {
     batch.put_hand_out(HostId(1), handed(1));
     let waiting = batch.len();
     batch.put_answer(Seq(1), &answer(1, 10));
-    let refused = file.write(&mut batch);
+    let mut begun = file.begin(batch);
+    let refused = begun.run();
     assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
     assert_eq!(file.last(), Seq(0));
+    let mut batch = begun.into_batch();
     batch.truncate(waiting);
     fs::remove_file(&path).unwrap();
-    file.write(&mut batch).unwrap();
+    file.write(batch).unwrap();
     write(&mut file, &[10]);
     let (file, entries) = reload(&path);
     assert_eq!((file.last(), entries.len()), (Seq(1), 3));

@@ -1,29 +1,28 @@
 //! One campaign whose results can be read, and the queue of those who append to it.
 //!
-//! Answers are written by whoever comes first; those who come meanwhile leave theirs in the queue and share
-//! the next write. The locks of queue, state and log are never held together.
+//! Answers wait in the queue, and those that come while one is written share the next write. The locks of queue, state and
+//! log are never held together, and none of them while a file is written.
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
-use super::faults::{closed, io_fault};
-use super::file::{LogFile, Point, Reader};
-use super::ringer::Ringer;
-use super::rows::Standing;
-use super::state::{Answers, Reply, State, Taken};
+use super::file::{LogFile, Point, Reader, Reloaded};
+use super::rows::{Mended, Standing, next_epoch};
+use super::state::{Answers, Begun, Failure, Reply, State, Taken};
 use crate::clock::Timestamp;
 use crate::results::{
     Answer, Campaign, CampaignId, Claim, Encode, Ending, HandOut, HostId, Ledger, Lifecycle, Log,
     Progress, Question, Seq, Status,
 };
-use crate::store::CampaignLog;
+use crate::store::{CampaignLog, StoreError};
 
 /// Answers that share a write have about so many bytes.
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
+const GROUP_BYTES_MAX: usize = 1024 * 1024;
 
 /// How logs are made.
 #[derive(Clone, Copy, Debug)]
@@ -38,12 +37,13 @@ pub(super) struct Live {
     id: CampaignId,
     question: Question,
     created_at: Timestamp,
-    epoch: u64,
     logs: Logs,
     state: Mutex<State>,
     queue: Mutex<Queue>,
     /// The status that its row has, as its number.
     saved: AtomicU8,
+    /// Set once the file of a campaign that had ended before the start is known to be what its row says.
+    looked_through: OnceCell<()>,
 }
 
 /// Those who append at the same time.
@@ -51,19 +51,19 @@ pub(super) struct Live {
 struct Queue {
     /// Whether somebody is writing; whoever that is takes care of the others.
     writing: bool,
+    /// Why nobody has to wait: the write hangs.
+    hung: Option<StoreError>,
+    /// Whether hand-outs are to be written.
+    hand_outs: bool,
     /// Bounded by the requests that are served at once: each waits for its reply.
     waiting: VecDeque<(Answer, oneshot::Sender<Reply>)>,
 }
 
-/// Somebody's turn to write. Should they panic, those who wait hear of it, and the next one writes.
-struct Turn<'a>(&'a Mutex<Queue>);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            *lock(self.0) = Queue::default();
-        }
-    }
+/// What is written together, and those who wait for it.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub(super) answers: Answers,
+    pub(super) waiting: Vec<oneshot::Sender<Reply>>,
 }
 
 impl Live {
@@ -74,7 +74,8 @@ impl Live {
         file: LogFile,
         logs: Logs,
     ) -> Self {
-        let mut state = State::new(life, ledger, file);
+        let is_past = life.ended().is_some();
+        let mut state = State::new(&campaign, life, ledger, file);
         if state.life.ended().is_none() {
             state.held = Some(logs.log(campaign.id, &mut state));
         }
@@ -82,11 +83,11 @@ impl Live {
             id: campaign.id,
             question: campaign.question,
             created_at: campaign.created_at,
-            epoch: campaign.epoch,
             logs,
             state: Mutex::new(state),
             queue: Mutex::default(),
             saved: AtomicU8::new(campaign.status.number()),
+            looked_through: OnceCell::new_with((!is_past).then_some(())),
         }
     }
 
@@ -103,7 +104,8 @@ impl Live {
             created_at: self.created_at,
             status: state.life.status(),
             ended: state.life.ended(),
-            epoch: self.epoch,
+            epoch: state.epoch,
+            is_incomplete: state.is_incomplete,
         }
     }
 
@@ -138,20 +140,19 @@ impl Live {
         forgotten_at.is_some_and(|at| now >= at)
     }
 
-    /// Ends it in memory; false if it had ended before. Answers are refused from here on.
-    pub(super) fn end(&self, ending: Ending, now: Timestamp) -> bool {
-        let log = {
+    /// Ends it in memory; none if it had ended before. Answers are refused from here on. Closing the file may block.
+    pub(super) fn end(&self, ending: Ending, now: Timestamp) -> Option<Option<Arc<File>>> {
+        let (file, log) = {
             let mut state = lock(&self.state);
             if !state.life.end(ending, now) {
-                return false;
+                return None;
             }
-            state.file.finish();
-            state.held.take()
+            (state.file.finish(), state.held.take())
         };
         if let Some(log) = log {
             log.ring();
         }
-        true
+        Some(file)
     }
 
     /// What its row is to say.
@@ -197,11 +198,14 @@ impl Live {
         state.life.ended().is_none() && state.note_hand_out(host)
     }
 
-    /// Writes the hand-outs that wait.
-    pub(super) fn write_hand_outs(&self) {
-        let mut state = lock(&self.state);
-        state.forget_note();
-        state.write_hand_outs();
+    /// Queues the hand-outs that wait; true if the caller has to see to it that they are written.
+    pub(super) fn enqueue_hand_outs(&self) -> bool {
+        if !lock(&self.state).take_note() {
+            return false;
+        }
+        let mut queue = lock(&self.queue);
+        queue.hand_outs = true;
+        !std::mem::replace(&mut queue.writing, true)
     }
 
     // ---- the log
@@ -232,84 +236,118 @@ impl Live {
         lock(&self.state).file.handle()
     }
 
+    // ---- a file of before the start
+
+    /// Has the file looked through once, by whoever asks first: `by` does so.
+    pub(super) async fn look_through_once<E, F>(&self, by: impl FnOnce() -> F) -> Result<(), E>
+    where
+        F: Future<Output = Result<(), E>>,
+    {
+        self.looked_through.get_or_try_init(by).await.map(|_| ())
+    }
+
+    /// Reads the whole file of a campaign that has ended. If it is not what was written, what stands whole in it is kept in
+    /// its place. Blocks.
+    pub(super) fn look_through(
+        &self,
+        aside: &Path,
+        now: Timestamp,
+    ) -> Result<Option<Mended>, StoreError> {
+        let (path, last) = {
+            let state = lock(&self.state);
+            (state.file.path().to_owned(), state.file.last())
+        };
+        let (mut file, found) = LogFile::reload(self.id, path, aside, |_| {})?;
+        file.finish();
+        let mut state = lock(&self.state);
+        if found != Reloaded::Mended && file.last() >= last {
+            // Answers that were being written when the campaign ended are in no log.
+            file.end_with(last);
+            state.file = file;
+            return Ok(None);
+        }
+        let mended = Mended {
+            epoch: next_epoch(state.epoch, now),
+            is_incomplete: true,
+            last: file.last(),
+        };
+        state.file = file;
+        (state.epoch, state.is_incomplete) = (mended.epoch, true);
+        state.log = Weak::new();
+        Ok(Some(mended))
+    }
+
     // ---- answers
 
-    /// Appends at once, unless somebody is writing: then it leaves the answer to them.
-    pub(super) async fn append(&self, answer: Answer, ringer: &Ringer) -> Reply {
-        if let Some(reply) = self.join(&answer) {
-            return reply.await.map_err(|_| closed())?;
-        }
-        let _turn = Turn(&self.queue);
-        let mut taken = lock(&self.state).take(Answers::from_buf([answer]), false);
-        publish(&taken, ringer);
-        self.write_waiting(ringer, false);
-        taken.replies.pop().unwrap_or_else(|| Err(closed()))
-    }
-
-    /// Queues the answer if somebody is writing; otherwise the caller is now the one who writes.
-    fn join(&self, answer: &Answer) -> Option<oneshot::Receiver<Reply>> {
-        let mut queue = lock(&self.queue);
-        if !std::mem::replace(&mut queue.writing, true) {
-            return None;
-        }
-        let (sender, reply) = oneshot::channel();
-        queue.waiting.push_back((answer.clone(), sender));
-        Some(reply)
-    }
-
-    /// Queues the answer. The second is true if nobody is writing: the caller has to see to it that somebody
-    /// calls [`Live::write_waiting`].
-    pub(super) fn enqueue(&self, answer: Answer) -> (oneshot::Receiver<Reply>, bool) {
+    /// Queues the answer. The second is true if nobody is writing: the caller has to see to it that somebody does.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if writing hangs.
+    pub(super) fn enqueue(
+        &self,
+        answer: Answer,
+    ) -> Result<(oneshot::Receiver<Reply>, bool), StoreError> {
         let (sender, reply) = oneshot::channel();
         let mut queue = lock(&self.queue);
+        if let Some(error) = &queue.hung {
+            return Err(error.clone());
+        }
         queue.waiting.push_back((answer, sender));
         let first = !std::mem::replace(&mut queue.writing, true);
-        (reply, first)
+        Ok((reply, first))
     }
 
-    /// Writes what has come meanwhile, until nothing has. Blocks if it has to synchronise.
-    pub(super) fn write_waiting(&self, ringer: &Ringer, synchronise: bool) {
-        let _turn = Turn(&self.queue);
-        while let Some((answers, waiting)) = self.next_batch() {
-            let mut taken = lock(&self.state).take(answers, synchronise);
-            self.synchronise(&mut taken);
-            publish(&taken, ringer);
-            for (reply, sender) in taken.replies.into_iter().zip(waiting) {
-                // Who asked may be gone.
-                let _ = sender.send(reply);
-            }
-        }
-    }
-
-    /// The next answers to be written together, and those who wait for them; none ends the writing.
-    fn next_batch(&self) -> Option<(Answers, Vec<oneshot::Sender<Reply>>)> {
+    /// What is to be written next; if there is nothing, nobody is writing any more.
+    pub(super) fn next_group(&self) -> Option<Group> {
         let mut queue = lock(&self.queue);
-        let (mut answers, mut waiting, mut bytes) = (Answers::new(), Vec::new(), 0);
-        while bytes < BATCH_BYTES_MAX
+        let (mut group, mut bytes) = (Group::default(), 0);
+        while bytes < GROUP_BYTES_MAX
             && let Some((answer, sender)) = queue.waiting.pop_front()
         {
             bytes += answer.body.len();
-            answers.push(answer);
-            waiting.push(sender);
+            group.answers.push(answer);
+            group.waiting.push(sender);
         }
-        queue.writing = !answers.is_empty();
-        queue.writing.then_some((answers, waiting))
+        queue.writing = std::mem::take(&mut queue.hand_outs) || !group.answers.is_empty();
+        queue.writing.then_some(group)
     }
 
-    /// Has the disk take what was written, if it has to. If that fails, nothing is acknowledged, and nothing more is taken.
-    fn synchronise(&self, taken: &mut Taken) {
-        let Some((file, directory)) = taken.unsynchronised.take() else {
+    /// Writing hangs, or does so no more: who waits hears of it, and so does who comes until then.
+    pub(super) fn set_hung(&self, hung: Option<StoreError>) {
+        let waiting = {
+            let mut queue = lock(&self.queue);
+            queue.hung.clone_from(&hung);
+            hung.map(|error| (std::mem::take(&mut queue.waiting), error))
+        };
+        let Some((waiting, error)) = waiting else {
             return;
         };
-        let result = file.sync_data().and_then(|()| match directory {
-            Some(directory) => File::open(directory)?.sync_all(),
-            None => Ok(()),
-        });
-        let result = result.map_err(|error| io_fault("a campaign's file", &error));
-        if let Err(error) = &result {
-            taken.fail(error);
+        for (_, sender) in waiting {
+            // Who asked may be gone.
+            let _ = sender.send(Err(error.clone()));
         }
-        lock(&self.state).synchronised(result);
+    }
+
+    /// Writes answers, and the hand-outs that wait. Blocks. Only one may write at a time: whoever [`Live::enqueue`] or
+    /// [`Live::enqueue_hand_outs`] has told so.
+    pub(super) fn write(&self, answers: Answers, synchronise: bool) -> Taken {
+        let mut begun = self.begin(answers);
+        let written = begun.write(synchronise);
+        self.finish(begun, written)
+    }
+
+    /// The first step of [`Live::write`].
+    pub(super) fn begin(&self, answers: Answers) -> Begun {
+        lock(&self.state).begin(answers)
+    }
+
+    /// The last step of [`Live::write`]. Blocks.
+    pub(super) fn finish(&self, begun: Begun, written: Result<(), Failure>) -> Taken {
+        let (taken, undo) = lock(&self.state).finish(begun, written);
+        if let Some(mut write) = undo {
+            write.undo();
+        }
+        taken
     }
 }
 
@@ -318,21 +356,9 @@ impl Logs {
     fn log(&self, id: CampaignId, state: &mut State) -> Arc<CampaignLog> {
         let log = Log::new(id, state.file.last(), self.encode);
         let log = Arc::new(CampaignLog::new(log, id, self.bytes_max));
+        log.set_epoch(state.epoch);
         state.log = Arc::downgrade(&log);
         log
-    }
-}
-
-/// Shows accepted answers to those who follow. Only one writes at a time, so the order is that of the file.
-fn publish(taken: &Taken, ringer: &Ringer) {
-    if let Some(log) = &taken.log
-        && !taken.records.is_empty()
-    {
-        // A log that was made after the write has these records already, and skips them.
-        if !log.append(&taken.records) {
-            tracing::error!(campaign = %log.id(), "a campaign's log has a gap");
-        }
-        ringer.ring(log);
     }
 }
 

@@ -4,6 +4,7 @@
 //! It is one process's alone. What has been acknowledged survives kill -9; whether it survives the machine
 //! is [`Fsync`]'s to say.
 
+mod appends;
 pub mod backup;
 mod campaigns;
 mod catalog;
@@ -11,9 +12,11 @@ mod deadlines;
 mod entry;
 mod faults;
 mod file;
+mod jobs;
 mod live;
 mod open;
 mod owned;
+mod pulse;
 mod readers;
 mod ringer;
 mod rows;
@@ -31,8 +34,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use appends::Appends;
 use campaigns::Campaigns;
 use faults::closed;
+use jobs::{Jobs, PATIENCE};
 use live::Live;
 use owned::Owned;
 use readers::Readers;
@@ -44,6 +49,7 @@ use crate::clock::Timestamp;
 use crate::results::{Campaign, CampaignId, Ending, Rules};
 use crate::store::trouble::Trouble;
 use crate::store::{Reaped, StoreError};
+use crate::telemetry::metrics::names;
 
 pub use crate::results::Encode;
 
@@ -55,6 +61,9 @@ const CAMPAIGNS: &str = "campaigns";
 const SET_ASIDE: &str = "set-aside";
 /// The lock's file in the data directory.
 const LOCK: &str = "lock";
+
+/// Files that are written, or read, at once. More would wait for the same disk.
+const JOBS_MAX: usize = 8;
 
 /// When the disk, and not only the operating system, has what was acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,11 +98,14 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct EmbeddedStore {
     settings: Settings,
+    opened_at: Timestamp,
     writer: Writer,
     witness: Arc<Witness>,
     readers: Readers,
     campaigns: Arc<Campaigns>,
-    ringer: Arc<Ringer>,
+    appends: Appends,
+    /// Readings of campaigns' files.
+    reads: Jobs,
     /// Owns every task and blocking job of the store.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -116,19 +128,29 @@ impl EmbeddedStore {
         };
         let opened = task.await.map_err(|_| closed())??;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        Ok(Arc::new(Self {
+        let jobs = |what| Jobs::new(what, JOBS_MAX, PATIENCE, tasks.clone());
+        let appends = Appends {
+            jobs: jobs("a write"),
+            ringer: Arc::new(Ringer::start(&tasks, stop.clone())),
+            synchronise: settings.fsync == Fsync::Always,
+        };
+        let store = Arc::new(Self {
             settings,
+            opened_at: now,
             writer: opened.writer,
             witness: opened.witness,
-            readers: opened.readers,
+            readers: Readers::new(opened.catalog, jobs("a read")),
             campaigns: opened.campaigns,
-            ringer: Arc::new(Ringer::start(&tasks, stop.clone())),
+            appends,
+            reads: jobs("a read"),
             tasks,
             stop,
             is_closed: AtomicBool::new(false),
             trouble: Trouble::default(),
             owned: Mutex::new(Some(opened.owned)),
-        }))
+        });
+        store.look_through_all();
+        Ok(store)
     }
 
     /// Writes a campaign's row as it is at that moment.
@@ -138,21 +160,24 @@ impl EmbeddedStore {
             let standing = at.standing();
             rows::save(db, &standing).map(|()| standing.status)
         };
-        let result = self
-            .writer
-            .write(work, move |status| saved.saved(*status))
-            .await;
-        result.map(|_| ())
+        self.writer
+            .write(work, move |status| saved.saved(status))
+            .await
     }
 
     /// Ends a campaign in memory, so that no host is given it and no answer is taken from here on.
     fn end_now(&self, live: &Live, ending: Ending, now: Timestamp) -> bool {
-        let ended = live.end(ending, now);
-        if ended {
-            self.campaigns.active.remove(live.id());
-            self.campaigns.schedule(live);
+        let Some(file) = live.end(ending, now) else {
+            return false;
+        };
+        self.campaigns.active.remove(live.id());
+        self.campaigns.schedule(live);
+        if let Some(file) = file {
+            let jobs = self.appends.jobs.clone();
+            self.tasks
+                .spawn(async move { jobs.run(move || drop(file)).await });
         }
-        ended
+        true
     }
 
     /// A campaign whose time has come: ends or forgets it.
@@ -188,11 +213,10 @@ impl EmbeddedStore {
             .write(work, move |()| campaigns.remove(id))
             .await?;
         let path = self.campaigns.path(id);
-        let removed = self
-            .tasks
-            .spawn_blocking(move || std::fs::remove_file(path));
-        match removed.await {
-            Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+        let removed = self.appends.jobs.run(move || std::fs::remove_file(path));
+        let mut removed = std::pin::pin!(removed);
+        match self.appends.jobs.within(removed.as_mut()).await {
+            Ok(Ok(Err(error))) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(campaign = %id, %error, "cannot remove a campaign's file");
             }
             _ => {}
@@ -212,15 +236,60 @@ impl EmbeddedStore {
         }
     }
 
+    /// Finds out whether the file of a campaign that had ended before the start is what it should be. That is done once, before
+    /// anybody is told of it; should the disk not answer, it is left for later.
+    async fn look_through(&self, live: &Arc<Live>) {
+        let looked = live.look_through_once(|| async {
+            let (past, aside) = (Arc::clone(live), self.settings.dir.join(SET_ASIDE));
+            let opened_at = self.opened_at;
+            let found = self.reads.try_run(move || past.look_through(&aside, opened_at));
+            let Some(mended) = found.await? else {
+                return Ok(());
+            };
+            let id = live.id();
+            metrics::counter!(names::CAMPAIGNS_DAMAGED).increment(1);
+            tracing::error!(campaign = %id, kept = mended.last.0, "results of a campaign that has ended are missing");
+            let work = move |db: &rusqlite::Connection| rows::mended(db, id, mended);
+            self.writer.write(work, std::convert::identity).await
+        });
+        if let Err(error) = looked.await {
+            let error: StoreError = error;
+            tracing::warn!(campaign = %live.id(), %error, "a campaign's file was not looked through");
+        }
+    }
+
+    /// Looks all files of before the start through, beside what else is done.
+    fn look_through_all(self: &Arc<Self>) {
+        let (store, campaigns) = (Arc::clone(self), self.campaigns.all());
+        let looking = async move {
+            for live in campaigns {
+                store.look_through(&live).await;
+            }
+        };
+        let stop = self.stop.clone();
+        self.tasks.spawn(stop.run_until_cancelled_owned(looking));
+    }
+
     /// What is known of a campaign whose results are forgotten.
     async fn past(&self, id: CampaignId) -> Result<Option<Campaign>, StoreError> {
         self.readers.read(move |db| rows::one(db, id)).await
     }
 
-    /// Writes what waits, and has the disk take it. Blocks.
-    fn flush(campaigns: &Campaigns) {
+    /// Has the hand-outs written that wait, unless the disk hangs: then they wait longer.
+    fn write_hand_outs(&self) {
+        if self.appends.jobs.check().is_err() {
+            return;
+        }
+        for live in self.campaigns.take_noted() {
+            if live.enqueue_hand_outs() {
+                self.tasks.spawn(self.appends.clone().write_waiting(live));
+            }
+        }
+    }
+
+    /// Has the disk take what was written. Blocks.
+    fn synchronise(campaigns: &Campaigns) {
         for live in campaigns.all() {
-            live.write_hand_outs();
             if let Some(Err(error)) = live.file().map(|file| file.sync_data()) {
                 tracing::warn!(campaign = %live.id(), %error, "cannot synchronise a campaign's file");
             }

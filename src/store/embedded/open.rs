@@ -2,8 +2,9 @@
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite_migration::MigrationDefinitionError;
@@ -12,24 +13,28 @@ use super::campaigns::{Campaigns, campaign_of};
 use super::faults::io_fault;
 use super::live::Logs;
 use super::owned::Owned;
-use super::readers::Readers;
 use super::witness::{self, Testimony, Witness};
 use super::writer::Writer;
 use super::{CAMPAIGNS, CATALOG, Fsync, SET_ASIDE, Settings, catalog, rows};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
+use crate::telemetry::metrics::names;
 
 /// The write-ahead log's file is cut to this size after a checkpoint.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 /// SQLite's page cache of the writer, in KiB (negative is what SQLite takes for KiB).
 const CACHE_KIB: i64 = -32 * 1024;
 
+/// Another program that holds the catalog's lock is waited for so long, less than for a disk.
+const LOCKED_FOR: Duration = Duration::from_secs(2);
+
 /// What a directory holds, opened.
 pub(super) struct Opened {
     pub(super) owned: Arc<Owned>,
     pub(super) writer: Writer,
     pub(super) witness: Arc<Witness>,
-    pub(super) readers: Readers,
+    /// The catalog's file.
+    pub(super) catalog: PathBuf,
     pub(super) campaigns: Arc<Campaigns>,
 }
 
@@ -42,7 +47,7 @@ pub(super) fn open(settings: &Settings, now: Timestamp) -> Result<Opened, StoreE
     let db = connect(&path, settings.fsync)?;
     let opened = owned.catalog_is_open();
     opened.map_err(|error| io_fault("the catalog's file", &error))?;
-    let witness = hear(settings, &files, &db)?;
+    let witness = hear(settings, &files, &db, now)?;
     let logs = Logs {
         encode: settings.encode,
         bytes_max: settings.log_bytes_max,
@@ -51,8 +56,11 @@ pub(super) fn open(settings: &Settings, now: Timestamp) -> Result<Opened, StoreE
     let aside = settings.dir.join(SET_ASIDE);
     for kept in rows::kept(&db)? {
         let id = kept.campaign.id;
-        if campaigns.restore(kept, &aside, now)? {
-            rows::raise_epoch(&db, id)?;
+        if let Some(mended) = campaigns.restore(kept, &aside, now)? {
+            if mended.is_incomplete {
+                metrics::counter!(names::CAMPAIGNS_DAMAGED).increment(1);
+            }
+            rows::mended(&db, id, mended)?;
         }
     }
     campaigns
@@ -64,13 +72,18 @@ pub(super) fn open(settings: &Settings, now: Timestamp) -> Result<Opened, StoreE
         owned: Arc::new(owned),
         writer: Writer::start(db, Some(Arc::clone(&witness)))?,
         witness,
-        readers: Readers::new(path),
+        catalog: path,
         campaigns: Arc::new(campaigns),
     })
 }
 
 /// Asks the witness whether the catalog is all that was acknowledged, and sees to it that no number is given twice if not.
-fn hear(settings: &Settings, files: &Path, db: &Connection) -> Result<Witness, StoreError> {
+fn hear(
+    settings: &Settings,
+    files: &Path,
+    db: &Connection,
+    now: Timestamp,
+) -> Result<Witness, StoreError> {
     let highest =
         highest_campaign(files).map_err(|error| io_fault("the campaigns' files", &error))?;
     let (witness, testimony) = Witness::hear(&settings.dir, db, highest.is_some())?;
@@ -78,7 +91,16 @@ fn hear(settings: &Settings, files: &Path, db: &Connection) -> Result<Witness, S
     let told = match testimony {
         Testimony::First | Testimony::Whole => return Ok(witness),
         Testimony::AfterPowerCut => {
-            witness::raise_epochs(db)?;
+            witness::raise_epochs(db, now)?;
+            return Ok(witness);
+        }
+        Testimony::Copied => {
+            tracing::warn!(
+                "{dir} is a copy, perhaps of an earlier time: new campaigns, hosts and users get numbers that were never \
+                 given, and viewers begin anew"
+            );
+            witness::skip_numbers(db, highest.unwrap_or(0), now)?;
+            witness::raise_epochs(db, now)?;
             return Ok(witness);
         }
         Testimony::NoCatalog(count) => format!(
@@ -109,8 +131,8 @@ fn hear(settings: &Settings, files: &Path, db: &Connection) -> Result<Witness, S
             )));
         }
     }
-    witness::skip_numbers(db, highest.unwrap_or(0))?;
-    witness::raise_epochs(db)?;
+    witness::skip_numbers(db, highest.unwrap_or(0), now)?;
+    witness::raise_epochs(db, now)?;
     Ok(witness)
 }
 
@@ -147,6 +169,7 @@ fn connect(path: &Path, fsync: Fsync) -> Result<Connection, StoreError> {
     let made = options.mode(0o600).open(path);
     made.map_err(|error| io_fault("the catalog's file", &error))?;
     let mut db = Connection::open(path)?;
+    db.busy_timeout(LOCKED_FOR)?;
     db.set_prepared_statement_cache_capacity(64);
     db.pragma_update(None, "journal_mode", "WAL")?;
     let synchronous = match fsync {

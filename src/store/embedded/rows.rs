@@ -20,7 +20,8 @@ const ROWS_MAX: i64 = 10_000;
 /// and for at most so long after their end: a week.
 const ROWS_KEPT_MS: u64 = 7 * 24 * 3600 * 1000;
 
-const COLUMNS: &str = "id, created_at, status, ended_at, ending, epoch, question, targets";
+const COLUMNS: &str =
+    "id, created_at, status, ended_at, ending, epoch, question, targets, incomplete";
 
 /// A question's stored form; new members need a default.
 #[derive(Serialize, Deserialize)]
@@ -117,8 +118,8 @@ pub(super) fn kept(db: &Connection) -> Result<Vec<Kept>> {
     let read = |row: &Row<'_>| -> Result<Kept> {
         Ok(Kept {
             campaign: campaign(row)?,
-            last: Seq(number(row.get(8)?)),
-            progress: progress(row, 9)?,
+            last: Seq(number(row.get(9)?)),
+            progress: progress(row, 10)?,
         })
     };
     let mut rows = select.query([])?;
@@ -137,10 +138,34 @@ pub(super) fn kept(db: &Connection) -> Result<Vec<Kept>> {
     Ok(kept)
 }
 
-/// Answers of the campaign stand at other places than viewers have seen them.
-pub(super) fn raise_epoch(db: &Connection, id: CampaignId) -> Result<()> {
-    let sql = "UPDATE campaigns SET epoch = epoch + 1 WHERE id = ?1";
-    db.execute(sql, [int(id.0)]).map(|_| ())
+/// A campaign's file is not what viewers have been shown: answers stand at other places, or are missing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mended {
+    /// In which the places are valid now.
+    pub(super) epoch: u64,
+    pub(super) is_incomplete: bool,
+    /// The place of the last answer, if the campaign has ended.
+    pub(super) last: Seq,
+}
+
+/// Notes that a campaign's file was mended.
+pub(super) fn mended(db: &Connection, id: CampaignId, mended: Mended) -> Result<()> {
+    let sql = "UPDATE campaigns SET epoch = ?2, incomplete = ?3, last = ?4 WHERE id = ?1";
+    let Mended {
+        epoch,
+        is_incomplete,
+        last,
+    } = mended;
+    db.execute(
+        sql,
+        params![int(id.0), int(epoch), is_incomplete, int(last.0)],
+    )
+    .map(|_| ())
+}
+
+/// The epoch after this one, and after all that may have been given before a backup of the catalog was put back.
+pub(super) fn next_epoch(epoch: u64, now: Timestamp) -> u64 {
+    (epoch + 1).max(now.secs())
 }
 
 /// Whether the campaign's results are known to be over.
@@ -194,6 +219,7 @@ fn campaign(row: &Row<'_>) -> Result<Campaign> {
         status: from_word(2, row.get_ref(2)?.as_str()?)?,
         ended: ended_at.map(|at| Timestamp(number(at))).zip(ending),
         epoch: number(row.get(5)?),
+        is_incomplete: row.get(8)?,
     })
 }
 

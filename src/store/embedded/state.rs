@@ -1,20 +1,17 @@
 //! What is known of one campaign, under its one lock: its life, who has answered, and its file.
 
-use std::fs::File;
-use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
 use super::entry::BODY_BYTES_MAX;
-use super::file::{Batch, LogFile};
-use crate::results::{Answer, HostId, Ledger, Lifecycle, Record, Verdict};
+use super::file::{Batch, LogFile, Write};
+use crate::results::{Answer, Campaign, HostId, Ledger, Lifecycle, Record, Verdict};
 use crate::store::{Appended, CampaignLog, StoreError};
 
-/// Hand-outs are written with the next answers, or by the reaper, or when they have so many bytes: losing some
-/// only means that a host is asked once more.
-const HAND_OUT_BYTES_MAX: usize = 16 * 1024;
+/// Hand-outs that wait to be written have at most so many bytes: losing some only means that hosts are asked once more.
+const HAND_OUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// How an append went, or that it is not known.
 pub(super) type Reply = Result<Appended, StoreError>;
@@ -24,6 +21,9 @@ pub(super) type Answers = SmallVec<[Answer; 1]>;
 /// What is known of a campaign.
 #[derive(Debug)]
 pub(super) struct State {
+    /// In which the places of answers are valid.
+    pub(super) epoch: u64,
+    pub(super) is_incomplete: bool,
     pub(super) life: Lifecycle,
     pub(super) ledger: Ledger,
     pub(super) file: LogFile,
@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) held: Option<Arc<CampaignLog>>,
     /// What is to be written next: hand-outs, and during an append its answers.
     batch: Batch,
+    /// An empty batch with a buffer.
+    spare: Batch,
     /// Whether the store knows that hand-outs wait to be written.
     noted: bool,
     /// Why nothing can be written any more: after a failed synchronisation nobody knows what the disk holds.
@@ -50,20 +52,32 @@ pub(super) struct Taken {
     pub(super) records: SmallVec<[Record; 1]>,
     /// Where they are to be shown.
     pub(super) log: Option<Arc<CampaignLog>>,
-    /// What has to be synchronised before they may be acknowledged: the file, and the directory that names it
-    /// if that was not done before.
-    pub(super) unsynchronised: Option<(Arc<File>, Option<Box<Path>>)>,
+}
+
+/// Answers that have been judged and are being written.
+#[derive(Debug)]
+pub(super) struct Begun {
+    taken: Taken,
+    write: Write,
+    /// The bytes of hand-outs, which stand before the answers.
+    hand_outs: usize,
+    /// Whether the file's name is not known to be on the disk.
+    is_new: bool,
+    is_synchronised: bool,
 }
 
 impl State {
-    pub(super) fn new(life: Lifecycle, ledger: Ledger, file: LogFile) -> Self {
+    pub(super) fn new(campaign: &Campaign, life: Lifecycle, ledger: Ledger, file: LogFile) -> Self {
         Self {
+            epoch: campaign.epoch,
+            is_incomplete: campaign.is_incomplete,
             life,
             ledger,
             file,
             log: Weak::new(),
             held: None,
             batch: Batch::default(),
+            spare: Batch::default(),
             noted: false,
             broken: None,
             placed: false,
@@ -72,26 +86,74 @@ impl State {
 
     // ---- answers
 
-    /// Judges answers, writes those that are accepted, and records them: all, or if the write fails none.
-    pub(super) fn take(&mut self, answers: Answers, synchronise: bool) -> Taken {
-        let waiting = self.batch.len();
-        let mut taken = self.judge(answers);
-        if taken.records.is_empty() {
-            return taken;
+    /// Judges answers, and gives what is to be written: those that are accepted, and the hand-outs that wait.
+    pub(super) fn begin(&mut self, answers: Answers) -> Begun {
+        if self.broken.is_some() || self.life.ended().is_some() {
+            self.batch.clear();
         }
-        if let Err(error) = self.file.write(&mut self.batch) {
-            self.batch.truncate(waiting);
-            taken.fail(&error);
+        let hand_outs = self.batch.len();
+        let taken = self.judge(answers);
+        let spare = std::mem::take(&mut self.spare);
+        let batch = std::mem::replace(&mut self.batch, spare);
+        Begun {
+            taken,
+            write: self.file.begin(batch),
+            hand_outs,
+            is_new: !self.placed,
+            is_synchronised: false,
+        }
+    }
+
+    /// Records what was written: all of it, or if that failed nothing. Answers whose campaign has ended meanwhile have to be
+    /// undone: then gives the write back.
+    pub(super) fn finish(
+        &mut self,
+        begun: Begun,
+        written: Result<(), Failure>,
+    ) -> (Taken, Option<Write>) {
+        let mut taken = begun.taken;
+        match written {
+            Ok(()) if self.life.ended().is_some() => {
+                let undo = !taken.records.is_empty();
+                taken.refuse(&Ok(Appended::Closed));
+                return (taken, undo.then_some(begun.write));
+            }
+            Ok(()) => {
+                self.file.took(&begun.write);
+                self.placed |= begun.is_synchronised;
+                self.recycle(begun.write.into_batch());
+            }
+            Err(failure) => {
+                let mut batch = begun.write.into_batch();
+                batch.truncate(begun.hand_outs);
+                self.put_back(batch);
+                let error = failure.error;
+                taken.refuse(&Err(error.clone()));
+                if failure.is_final {
+                    self.broken = Some(error);
+                }
+            }
         }
         for record in &taken.records {
             self.ledger.answer(record.answer.host, record.answer.failed);
         }
         taken.log = self.log.upgrade();
-        if synchronise && let Some(file) = self.file.handle() {
-            let directory = self.file.directory().filter(|_| !self.placed);
-            taken.unsynchronised = Some((file, directory.map(Box::from)));
+        (taken, None)
+    }
+
+    /// Hand-outs that could not be written are tried again with the next write.
+    fn put_back(&mut self, mut hand_outs: Batch) {
+        if hand_outs.len() + self.batch.len() > HAND_OUT_BYTES_MAX {
+            tracing::warn!("hand-outs are not written: after a restart some hosts are asked again");
+            return;
         }
-        taken
+        hand_outs.append(&self.batch);
+        self.batch = hand_outs;
+    }
+
+    fn recycle(&mut self, mut batch: Batch) {
+        batch.clear();
+        self.spare = batch;
     }
 
     /// Puts the answers that would be accepted into the batch.
@@ -135,54 +197,57 @@ impl State {
         }
     }
 
-    /// A synchronisation has ended.
-    pub(super) fn synchronised(&mut self, result: Result<(), StoreError>) {
-        match result {
-            Ok(()) => self.placed = true,
-            Err(error) => self.broken = Some(error),
-        }
-    }
-
     // ---- hand-outs
 
     /// Has a host's hand-outs written some time; true if nobody knows yet that there is something to be written.
     pub(super) fn note_hand_out(&mut self, host: HostId) -> bool {
-        if let Some(handed) = self.ledger.handed_out(host) {
+        if let Some(handed) = self.ledger.handed_out(host)
+            && self.batch.len() < HAND_OUT_BYTES_MAX
+        {
             self.batch.put_hand_out(host, handed);
-        }
-        if self.batch.len() >= HAND_OUT_BYTES_MAX {
-            self.write_hand_outs();
         }
         !std::mem::replace(&mut self.noted, true)
     }
 
-    /// Writes the hand-outs that wait; if that fails they are given up.
-    pub(super) fn write_hand_outs(&mut self) {
-        if self.life.ended().is_some() {
-            self.batch.truncate(0);
-        }
-        if self.batch.is_empty() {
-            return;
-        }
-        if let Err(error) = self.file.write(&mut self.batch) {
-            tracing::warn!(%error, "hand-outs are not written: after a restart some hosts are asked again");
-            self.batch.truncate(0);
-        }
-    }
-
-    /// The store knows of no hand-outs that wait.
-    pub(super) fn forget_note(&mut self) {
+    /// Whether hand-outs wait to be written; from here on the store knows of none.
+    pub(super) fn take_note(&mut self) -> bool {
         self.noted = false;
+        !self.batch.is_empty()
+    }
+}
+
+/// Why a write has failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: StoreError,
+    /// Whether nobody knows what the disk holds now.
+    pub(super) is_final: bool,
+}
+
+impl Begun {
+    /// Writes it, and has the disk take it if that is asked for. Blocks.
+    pub(super) fn write(&mut self, synchronise: bool) -> Result<(), Failure> {
+        if self.write.is_empty() {
+            return Ok(());
+        }
+        let failure = |is_final| move |error| Failure { error, is_final };
+        self.write.run().map_err(failure(false))?;
+        if synchronise && !self.taken.records.is_empty() {
+            let synchronised = self.write.synchronise(self.is_new);
+            synchronised.map_err(failure(true))?;
+            self.is_synchronised = true;
+        }
+        Ok(())
     }
 }
 
 impl Taken {
     /// Nothing was accepted after all.
-    pub(super) fn fail(&mut self, error: &StoreError) {
+    fn refuse(&mut self, reply: &Reply) {
         self.records.clear();
-        for reply in &mut self.replies {
-            if matches!(reply, Ok(Appended::At(_))) {
-                *reply = Err(error.clone());
+        for accepted in &mut self.replies {
+            if matches!(accepted, Ok(Appended::At(_))) {
+                accepted.clone_from(reply);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The embedded store's half of the one trait.
 
+use std::convert::identity;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,8 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::faults::io_fault;
-use super::{EmbeddedStore, Fsync, catalog, rows};
+use super::faults::{file_fault, io_fault};
+use super::file::LogFile;
+use super::jobs::PATIENCE;
+use super::{EmbeddedStore, catalog, rows};
 use crate::clock::Timestamp;
 use crate::results::{
     Answer, Campaign, CampaignId, Claim, Ending, HandOut, HostId, Progress, Question, Record, Seq,
@@ -43,18 +46,19 @@ impl Store for EmbeddedStore {
         // First, because the system says why a file cannot be written, and SQLite does not.
         let path = self.settings.dir.join(PROBE);
         let owned = self.owned();
-        let probing = self.tasks.spawn_blocking(move || {
+        self.reads.check()?;
+        let probing = self.appends.jobs.try_run(move || {
             owned.map_or(Ok(()), |owned| owned.check())?;
             probe(&path)
         });
-        probing.await.map_err(|_| super::closed())??;
+        probing.await?;
         // A number that nobody uses: the catalog's file is written.
         self.reserve("probe", 1).await.map(|_| ())
     }
 
     async fn load(&self, take: &mut Take<'_>) -> Result<Revision, StoreError> {
         let (give, mut given) = mpsc::channel(BATCHES);
-        let reading = self.readers.read(move |db| catalog::load(db, &give));
+        let reading = self.readers.read_all(move |db| catalog::load(db, &give));
         // Dropped with what it is given from when `take` fails; then nothing more is read.
         let taking = async move {
             while let Some(batch) = given.recv().await {
@@ -68,7 +72,7 @@ impl Store for EmbeddedStore {
 
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, StoreError> {
         let work = move |db: &rusqlite::Connection| catalog::commit(db, &changes);
-        self.writer.write(work, |_| ()).await
+        self.writer.write(work, identity).await
     }
 
     async fn changes(&self, after: Revision) -> Result<Option<Vec<Stored>>, StoreError> {
@@ -83,14 +87,14 @@ impl Store for EmbeddedStore {
 
     async fn reserve(&self, sequence: Kind, count: u32) -> Result<u64, StoreError> {
         let work = move |db: &rusqlite::Connection| catalog::reserve(db, sequence, count);
-        self.writer.write(work, |_| ()).await
+        self.writer.write(work, identity).await
     }
 
     async fn put_seen(&self, seen: &[(HostId, Timestamp)]) -> Result<(), StoreError> {
         for some in seen.chunks(SEEN_AT_ONCE) {
             let some = some.to_vec();
             let work = move |db: &rusqlite::Connection| catalog::put_seen(db, &some);
-            self.writer.write(work, |()| ()).await?;
+            self.writer.write(work, identity).await?;
         }
         Ok(())
     }
@@ -100,26 +104,36 @@ impl Store for EmbeddedStore {
     }
 
     async fn create(&self, question: Question, now: Timestamp) -> Result<Campaign, StoreError> {
-        let campaigns = Arc::clone(&self.campaigns);
+        let (making, adding) = (Arc::clone(&self.campaigns), Arc::clone(&self.campaigns));
         let work = move |db: &rusqlite::Connection| {
             let id = rows::insert(db, &question, now)?;
-            Ok(Campaign {
+            // Now, and not at the first answer: nobody waits for a campaign whose answers have no place.
+            let file = LogFile::make(id, making.path(id)).map_err(file_fault)?;
+            let campaign = Campaign {
                 id,
                 question,
                 created_at: now,
                 status: Status::Waiting,
                 ended: None,
                 epoch: 0,
-            })
+                is_incomplete: false,
+            };
+            Ok((campaign, file))
         };
         // Active from the commit on, even if whoever asked is gone by then.
-        let done = move |campaign: &Campaign| campaigns.add(campaign.clone());
+        let done = move |(campaign, file): (Campaign, LogFile)| {
+            adding.add(campaign.clone(), file);
+            campaign
+        };
         self.writer.write(work, done).await
     }
 
     async fn campaign(&self, id: CampaignId) -> Result<Option<Campaign>, StoreError> {
         match self.campaigns.find(id) {
-            Some(live) => Ok(Some(live.campaign())),
+            Some(live) => {
+                self.look_through(&live).await;
+                Ok(Some(live.campaign()))
+            }
             None => self.past(id).await,
         }
     }
@@ -222,7 +236,7 @@ impl Store for EmbeddedStore {
 
     async fn reap(&self, now: Timestamp) -> Result<Vec<Reaped>, StoreError> {
         self.check_open()?;
-        self.campaigns.write_hand_outs();
+        self.write_hand_outs();
         self.save_unsaved().await;
         let mut reaped = Vec::new();
         for live in self.campaigns.take_due(now) {
@@ -237,7 +251,11 @@ impl Store for EmbeddedStore {
     }
 
     async fn follow(&self, id: CampaignId) -> Result<Option<Arc<CampaignLog>>, StoreError> {
-        Ok(self.campaigns.find(id).map(|live| live.follow()))
+        let Some(live) = self.campaigns.find(id) else {
+            return Ok(None);
+        };
+        self.look_through(&live).await;
+        Ok(Some(live.follow()))
     }
 
     async fn read(
@@ -253,8 +271,8 @@ impl Store for EmbeddedStore {
         if reader.is_done() {
             return Ok(Vec::new());
         }
-        let read = self.tasks.spawn_blocking(move || reader.read(max_bytes));
-        let (records, points) = read.await.map_err(|_| super::closed())??;
+        let read = self.reads.try_run(move || reader.read(max_bytes));
+        let (records, points) = read.await?;
         live.learn(&points);
         Ok(records)
     }
@@ -263,19 +281,31 @@ impl Store for EmbeddedStore {
         if self.is_closed.swap(true, Ordering::SeqCst) {
             return;
         }
+        self.write_hand_outs();
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(PATIENCE, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::error!(
+                "the disk of the data directory does not answer: what waits is not written"
+            );
+            return;
+        }
         let campaigns = Arc::clone(&self.campaigns);
-        let flushed = self.tasks.spawn_blocking(move || Self::flush(&campaigns));
-        if flushed.await.is_err() {
-            tracing::error!("the campaigns' files were not flushed");
+        let flushed = self.reads.try_run(move || {
+            Self::synchronise(&campaigns);
+            Ok(())
+        });
+        if let Err(error) = flushed.await {
+            tracing::error!(%error, "the campaigns' files were not flushed");
         }
         self.writer.close().await;
         if let Err(error) = self.witness.end() {
             tracing::warn!(%error, "the catalog's witness cannot be written");
         }
         self.readers.close();
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
         self.release_lock();
     }
 }
@@ -287,14 +317,9 @@ impl EmbeddedStore {
             let past = self.past(id).await?;
             return Ok(past.map_or(Appended::Unknown, |_| Appended::Closed));
         };
-        if self.settings.fsync == Fsync::Never {
-            return live.append(answer, &self.ringer).await;
-        }
-        let (reply, first) = live.enqueue(answer);
+        let (reply, first) = live.enqueue(answer)?;
         if first {
-            let ringer = Arc::clone(&self.ringer);
-            self.tasks
-                .spawn_blocking(move || live.write_waiting(&ringer, true));
+            self.tasks.spawn(self.appends.clone().write_waiting(live));
         }
         reply.await.map_err(|_| super::closed())?
     }

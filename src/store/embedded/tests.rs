@@ -77,6 +77,10 @@ mod synchronised_and_with_little_memory {
 
 /// A question for these hosts.
 async fn created(store: &EmbeddedStore, hosts: u32) -> Campaign {
+    try_create(store, hosts).await.unwrap()
+}
+
+async fn try_create(store: &EmbeddedStore, hosts: u32) -> Result<Campaign, StoreError> {
     let question = crate::results::Question {
         query_id: crate::results::QueryId(1),
         query_name: None,
@@ -85,7 +89,7 @@ async fn created(store: &EmbeddedStore, hosts: u32) -> Campaign {
         targets: Arc::new((1..=hosts).collect()),
         teams: Vec::new(),
     };
-    store.create(question, START).await.unwrap()
+    store.create(question, START).await
 }
 
 async fn append(
@@ -227,7 +231,10 @@ async fn a_full_disk_is_told_and_answers_go_on_when_there_is_room() {
         let store = directories.open(START).await;
         let campaign = created(&store, 9).await;
         let path = directories.settings().dir.join("campaigns/1.log");
+        fs::remove_file(&path).unwrap();
         symlink("/dev/full", &path).unwrap();
+        let file = file::LogFile::new(campaign.id, path.clone());
+        store.campaigns.add(campaign.clone(), file);
         let refused = append(&store, &campaign, 1).await;
         assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
         let given = store.hand_out(campaign.id, HostId(2), START).await.unwrap();
@@ -240,6 +247,43 @@ async fn a_full_disk_is_told_and_answers_go_on_when_there_is_room() {
         );
         assert_eq!(store.read(campaign.id, Seq(0), 1).await.unwrap().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_campaign_that_cannot_have_its_file_fails_when_it_is_made() {
+    let directories = Directories::new(Fsync::Never, 1 << 20);
+    let store = directories.open(START).await;
+    let path = directories.settings().dir.join("campaigns/1.log");
+    symlink("/dev/full", &path).unwrap();
+    let refused = try_create(&store, 9).await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    assert!(store.active().is_empty());
+    fs::remove_file(&path).unwrap();
+    let campaign = created(&store, 9).await;
+    assert_eq!(campaign.id, CampaignId(1), "no number is used up");
+    let file = fs::metadata(&path).unwrap();
+    assert_eq!((file.len(), file.permissions().mode() & 0o777), (16, 0o600));
+}
+
+#[tokio::test]
+async fn an_answer_whose_campaign_ends_while_it_is_written_is_in_no_log() {
+    let directories = Directories::new(Fsync::Never, 1 << 20);
+    let store = directories.open(START).await;
+    let campaign = created(&store, 9).await;
+    append(&store, &campaign, 1).await.unwrap();
+    let live = store.campaigns.find(campaign.id).unwrap();
+    let mut begun = live.begin(state::Answers::from_buf([contract::answer(2)]));
+    begun.write(false).unwrap();
+    let ended = store.end(campaign.id, Ending::Stopped, later(1)).await;
+    assert!(ended.unwrap());
+    let taken = live.finish(begun, Ok(()));
+    assert!(matches!(taken.replies[..], [Ok(Appended::Closed)]));
+    assert_eq!(store.read(campaign.id, Seq(0), 100).await.unwrap().len(), 1);
+    store.close().await;
+    drop(store);
+    let store = directories.open(later(2)).await;
+    assert_eq!(store.read(campaign.id, Seq(0), 100).await.unwrap().len(), 1);
+    store.close().await;
 }
 
 #[tokio::test]

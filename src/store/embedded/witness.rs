@@ -6,12 +6,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt as _, OpenOptionsExt};
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::CATALOG;
 use super::faults::{int, io_fault, number};
+use crate::clock::Timestamp;
 use crate::store::StoreError;
 
 /// The witness's file.
@@ -28,6 +30,9 @@ const BOOT_BYTES: usize = 37;
 const STATE_AT: u64 = BOOT_AT + BOOT_BYTES as u64;
 const CLEAN: &[u8] = b"clean\n";
 const DIRTY: &[u8] = b"dirty\n";
+/// The number that the catalog's file has in its file system, in decimal, and a line break. A copy has another one.
+const FILE_AT: u64 = STATE_AT + CLEAN.len() as u64;
+const FILE_BYTES: usize = 21;
 /// Linux's name of a boot; another one means that what was not synchronised may be gone.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -40,6 +45,8 @@ pub(super) enum Testimony {
     Whole,
     /// It may lack what the machine had not put on the disk when it went down; nothing shows that it does.
     AfterPowerCut,
+    /// It is whole as far as is known, and was copied here: others may have been written since behind the original.
+    Copied,
     /// So many writes are missing, because the machine went down before they were on the disk.
     LostByPowerCut(u64),
     /// So many writes are missing.
@@ -50,7 +57,11 @@ pub(super) enum Testimony {
 
 /// The open file.
 #[derive(Debug)]
-pub(super) struct Witness(File);
+pub(super) struct Witness {
+    file: File,
+    /// The number of the catalog's file.
+    catalog: u64,
+}
 
 impl Witness {
     /// Opens the witness of a directory and hears it; makes it if there is none. `has_results` tells of files of campaigns,
@@ -66,6 +77,7 @@ impl Witness {
         let file = options.mode(0o600).open(dir.join(NAME)).map_err(told)?;
         let known = written(db)?;
         let said = Said::read(&file).map_err(told)?;
+        let catalog = file_number(dir);
         let testimony = match said {
             None if known == 0 && !has_revisions(db)? && has_results => Testimony::NoCatalog(0),
             None if known == 0 && !has_revisions(db)? => Testimony::First,
@@ -75,6 +87,7 @@ impl Witness {
                 let same_boot = said.boot == boot();
                 match said.count.saturating_sub(known) {
                     _ if known == 0 && said.count > 0 => Testimony::NoCatalog(said.count),
+                    0 if said.file.is_some_and(|file| file != catalog) => Testimony::Copied,
                     0 if said.clean || same_boot => Testimony::Whole,
                     0 => Testimony::AfterPowerCut,
                     missing if same_boot || said.clean => Testimony::Lost(missing),
@@ -82,7 +95,7 @@ impl Witness {
                 }
             }
         };
-        Ok((Self(file), testimony))
+        Ok((Self { file, catalog }, testimony))
     }
 
     /// From now on it speaks of this catalog as it is.
@@ -91,22 +104,23 @@ impl Witness {
         text.extend(count_text(written(db)?));
         text.extend(format!("{:36}\n", boot()).into_bytes());
         text.extend(DIRTY);
+        text.extend(count_text(self.catalog));
         let written = self
-            .0
+            .file
             .write_all_at(&text, 0)
-            .and_then(|()| self.0.sync_data());
+            .and_then(|()| self.file.sync_data());
         written.map_err(|error| io_fault("the catalog's witness", &error))
     }
 
     /// So much is acknowledged.
     pub(super) fn note(&self, count: u64) -> io::Result<()> {
-        self.0.write_all_at(&count_text(count), COUNT_AT)
+        self.file.write_all_at(&count_text(count), COUNT_AT)
     }
 
     /// Everything is written, and nothing more will be.
     pub(super) fn end(&self) -> io::Result<()> {
-        self.0.write_all_at(CLEAN, STATE_AT)?;
-        self.0.sync_data()
+        self.file.write_all_at(CLEAN, STATE_AT)?;
+        self.file.sync_data()
     }
 }
 
@@ -115,9 +129,17 @@ struct Said {
     count: u64,
     boot: String,
     clean: bool,
+    /// None in a witness of before this was kept.
+    file: Option<u64>,
 }
 
 impl Said {
+    fn file_number(file: &File) -> Option<u64> {
+        let mut text = [0; FILE_BYTES];
+        file.read_exact_at(&mut text, FILE_AT).ok()?;
+        std::str::from_utf8(&text).ok()?.trim().parse().ok()
+    }
+
     /// None if nothing was written yet, or not all of it.
     fn read(file: &File) -> io::Result<Option<Self>> {
         let mut text = vec![0; STATE_AT as usize + CLEAN.len()];
@@ -139,8 +161,15 @@ impl Said {
             count,
             boot: part(BOOT_AT, BOOT_BYTES),
             clean: part(STATE_AT, CLEAN.len()) == "clean",
+            file: Self::file_number(file),
         }))
     }
+}
+
+/// The number of the catalog's file; 0 if it cannot be told.
+fn file_number(dir: &Path) -> u64 {
+    let catalog = std::fs::metadata(dir.join(CATALOG));
+    catalog.map_or(0, |catalog| catalog.ino())
 }
 
 fn count_text(count: u64) -> Vec<u8> {
@@ -159,6 +188,10 @@ fn written(db: &Connection) -> rusqlite::Result<u64> {
     Ok(count.map_or(0, number))
 }
 
+/// The second after which numbers are counted that are given out behind a gap, the first of 2024: at one a second they could
+/// not have been reached otherwise.
+const FIRST_SECOND: u64 = 1_704_067_200;
+
 fn has_revisions(db: &Connection) -> rusqlite::Result<bool> {
     let sql = "SELECT value > 0 FROM counters WHERE name = 'revision'";
     db.query_row(sql, [], |row| row.get(0))
@@ -173,24 +206,33 @@ pub(super) fn count(db: &Connection) -> rusqlite::Result<u64> {
     count.query_row([], |row| row.get(0)).map(number)
 }
 
-/// Gives out no number twice that commits may have given out which are lost.
-pub(super) fn skip_numbers(db: &Connection, campaigns_upto: u64) -> rusqlite::Result<()> {
-    /// More than could be given out unnoticed.
+/// Gives out no number twice that commits may have given out which are lost: they go on at the seconds since
+/// [`FIRST_SECOND`], so that not even two lives that follow the same backup share one.
+pub(super) fn skip_numbers(
+    db: &Connection,
+    campaigns_upto: u64,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    /// At least: the clock may be wrong.
     const GAP: u64 = 100_000;
-    db.execute("UPDATE sequences SET next = next + ?1", [int(GAP)])?;
+    let seconds = int(now.secs().saturating_sub(FIRST_SECOND));
     db.execute(
-        "INSERT INTO sequences (name, next) VALUES ('campaign', ?1)
+        "UPDATE sequences SET next = max(next + ?1, ?2)",
+        [int(GAP), seconds],
+    )?;
+    db.execute(
+        "INSERT INTO sequences (name, next) VALUES ('campaign', max(?1, ?2))
          ON CONFLICT (name) DO UPDATE SET next = max(next, excluded.next)",
-        [int(campaigns_upto + GAP)],
+        [int(campaigns_upto + GAP), seconds],
     )?;
     Ok(())
 }
 
 /// Viewers of these campaigns may have seen answers whose places others will get.
-pub(super) fn raise_epochs(db: &Connection) -> rusqlite::Result<()> {
+pub(super) fn raise_epochs(db: &Connection, now: Timestamp) -> rusqlite::Result<()> {
     db.execute(
-        "UPDATE campaigns SET epoch = epoch + 1 WHERE ended_at IS NULL",
-        [],
+        "UPDATE campaigns SET epoch = max(epoch + 1, ?1) WHERE ended_at IS NULL",
+        [int(now.secs())],
     )?;
     Ok(())
 }

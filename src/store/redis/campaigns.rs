@@ -55,6 +55,7 @@ impl Core {
                 status: Status::Waiting,
                 ended: None,
                 epoch: 0,
+                is_incomplete: false,
             });
         }
         let why = "the sequence of campaigns lies far behind the campaigns";
@@ -267,6 +268,7 @@ fn read_campaign(
         status,
         ended,
         epoch: natural(epoch)?,
+        is_incomplete: false,
     })
 }
 

@@ -93,7 +93,7 @@ impl Server {
             password: Some(PASSWORD.to_owned()),
             api_token: Some(TOKEN.to_owned()),
         };
-        bootstrap(&catalog, &presets, START).await.unwrap();
+        bootstrap(&catalog, &presets, START, |_| {}).await.unwrap();
         builtin::furnish(&catalog, START).await.unwrap();
         let auth = auth::Settings {
             cost: Cost {
