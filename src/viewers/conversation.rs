@@ -119,13 +119,13 @@ impl Viewing {
             Found::Selected(Err(error)) => self.viewer.handle_selected(Err(error)),
             Found::Selected(Ok(selected)) => {
                 let last = selected.watch().log.last();
-                self.viewer
-                    .handle_selected(Ok((selected.watch().tick(), last)));
                 if selected.watch().is_incomplete {
                     let id = selected.watch().id();
                     self.viewer
                         .handle_warning(&StreamError::results_incomplete(id));
                 }
+                self.viewer
+                    .handle_selected(Ok((selected.watch().tick(), last)));
                 self.watch = Some(selected.into_watch());
                 // It may have changed while the campaign was opened.
                 self.check_right();

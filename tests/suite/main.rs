@@ -32,6 +32,7 @@ mod full;
 mod hanging;
 mod hosts;
 mod http;
+mod incomplete;
 mod losses;
 mod machinery;
 mod main_job;
