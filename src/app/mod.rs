@@ -29,6 +29,8 @@ use crate::ops::{Audience, Ops};
 use crate::shutdown::{Deadline, Shutdown, Signals};
 use start::Parts;
 
+/// How long a stop waits for viewers to answer the close: those that do are a round trip away.
+const HANDSHAKES: Duration = Duration::from_secs(1);
 /// How often a simulated host checks in: osquery's recommended `distributed_interval`.
 const DEMO_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -147,10 +149,12 @@ async fn shut_down(
     over.cancel();
     tasks.close();
     let _ = deadline.wait("requests in flight", tasks.wait()).await;
+    results.forget_all();
     parts.sessions.close();
-    let _ = deadline
-        .wait("closing handshakes", parts.sessions.wait())
-        .await;
+    let handshakes = tokio::time::timeout(HANDSHAKES, parts.sessions.wait());
+    if let Ok(Err(_)) = deadline.wait("closing handshakes", handshakes).await {
+        tracing::info!("some viewers did not answer the close");
+    }
     let _ = deadline.wait("claims", parts.viewers.stop()).await;
     housekeeping::write_seen(&parts).await;
     let Parts {

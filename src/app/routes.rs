@@ -40,6 +40,13 @@ impl Mounts {
         futures_util::future::join_all(self.0.iter().map(|mount| mount.close_all(code, &reason)))
             .await;
     }
+
+    /// Forgets the sessions of clients that have not heard of it, once nothing listens any more.
+    pub(super) fn forget_all(&self) {
+        for mount in self.0.iter() {
+            mount.forget_all();
+        }
+    }
 }
 
 pub(super) fn mounts(parts: &Parts, settings: &Settings, relay: Option<Arc<Relay>>) -> Mounts {

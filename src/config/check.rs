@@ -116,7 +116,7 @@ fn settings(faults: &mut Collected, raw: Raw) -> Settings {
         osquery_log_bytes: faults.mib("osquery-log-mib", raw.osquery_log_mib, 1280) as u64,
         metrics: faults.metrics(raw.metrics_listen, raw.metrics_open),
         connections: faults.connections(raw.connections),
-        drain: Duration::from_secs(raw.drain_s.unwrap_or(0)),
+        drain: Duration::from_secs(raw.drain_s.unwrap_or(1)),
         log: faults.log(
             text(raw.log, "info,rusqlite_migration=warn"),
             raw.log_format,

@@ -204,7 +204,7 @@ pub struct Raw {
     /// Connections alive at once [default: 50000]
     #[arg(long, env = "ANSWERBACK_CONNECTIONS", value_name = "N")]
     pub connections: Option<usize>,
-    /// Seconds over which a stop spreads its goodbyes [default: 0]
+    /// Seconds over which a stop spreads its goodbyes, while `/readyz` says 503 to whoever balances [default: 1]
     #[arg(long, env = "ANSWERBACK_DRAIN_S", value_name = "SECONDS")]
     pub drain_s: Option<u64>,
     /// Log filter, e.g. `info` or `answerback=debug` [default: info]

@@ -193,6 +193,11 @@ impl Mount {
         self.0.sockets.stop();
         self.0.registry.close_all(&Close::new(code, reason)).await;
     }
+
+    /// Forgets the sessions of clients that have not come back to hear of the close. For when nothing listens any more.
+    pub fn forget_all(&self) {
+        self.0.registry.forget_all();
+    }
 }
 
 fn socket_settings(settings: &Settings) -> websocket::Settings {

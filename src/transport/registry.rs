@@ -186,6 +186,15 @@ impl Registry {
         }
     }
 
+    /// Forgets all sessions, whether or not their clients have heard of the close: nobody can ask for it any more.
+    pub(super) fn forget_all(&self) {
+        let all = self.handles.iter();
+        let handles: Vec<Arc<Handle>> = all.map(|entry| Arc::clone(entry.value())).collect();
+        for handle in &handles {
+            self.forget(handle);
+        }
+    }
+
     fn open(
         &self,
         id: Box<str>,

@@ -38,7 +38,7 @@ async fn told(broker: &Broker, campaign: u64) -> (bool, bool, bool, usize) {
     let mut viewer = Viewer::watch(broker, campaign, 0).await;
     let results = export["results"].as_array().unwrap().len();
     let (mut warned, mut stands) = (false, false);
-    while !viewer.finished && !(stands && viewer.seqs.len() == results) {
+    while !(viewer.finished || stands && viewer.seqs.len() == results) {
         let message = viewer.message().await;
         warned |= message["code"] == "results_incomplete" && message["final"] == false;
         stands |= message["type"] == "status";

@@ -104,6 +104,37 @@ async fn a_stop_says_that_it_is_not_ready_before_the_port_closes() {
     assert!(began.elapsed() < Duration::from_secs(8));
 }
 
+#[tokio::test]
+async fn viewers_who_do_not_answer_hold_up_no_stop() {
+    let mut broker = Broker::start(&[]).await;
+    super::hosts::Host::enroll(&broker, "pc").await;
+    let campaign = broker.run_on_all("select 1").await;
+    // None of them reads from here on.
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(super::viewer::Viewer::watch(&broker, campaign, 0).await);
+    }
+    let prefix = broker.url("/api/v1/fleet/results/000");
+    let mut streams = Vec::new();
+    for transport in ["xhr_streaming", "xhr"] {
+        let url = format!("{prefix}/session-of-{transport}/{transport}");
+        let mut stream = tokio::process::Command::new("curl")
+            .args(["-sN", "-X", "POST", &url])
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        use tokio::io::AsyncReadExt as _;
+        let opened = stream.stdout.as_mut().unwrap().read_u8();
+        opened.await.unwrap();
+        streams.push(stream);
+    }
+    let began = std::time::Instant::now();
+    assert!(broker.stop().await);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
 /// What curl prints.
 async fn curl(args: &[&str]) -> String {
     let args = [&["-sS", "-m", "15"], args].concat();
