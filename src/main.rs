@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         Command::Backup(backup) => backup::run_backup(&backup),
         Command::Restore(restore) => backup::run_restore(&restore),
         Command::Check(check) => backup::run_check(&check),
+        Command::Repair(repair) => backup::run_repair(&repair),
         Command::CheckConfig(serve) => match settings(*serve) {
             Ok(settings) => {
                 let faults = runtime.block_on(app::trial::faults(&settings));

@@ -1,4 +1,5 @@
-//! `answerback backup`, `restore` and `check`: a data directory of the embedded store, copied, put back, looked through.
+//! `answerback backup`, `restore`, `check` and `repair`: a data directory of the embedded store, copied, put back, looked
+//! through, mended.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -7,8 +8,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::clock::Clock;
+use crate::sockjs::payload;
 use crate::store::StoreError;
 use crate::store::embedded::backup::{self, Saved};
+use crate::store::embedded::repair::{self, Repaired};
 
 /// `backup`'s arguments.
 #[derive(Args, Debug)]
@@ -96,6 +99,27 @@ pub fn run_check(check: &Check) -> ExitCode {
             found.whole
         )),
         Ok(found) => fail(&found.faults.join("\n")),
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// Repairs a directory.
+#[must_use]
+pub fn run_repair(of: &Check) -> ExitCode {
+    let dir = of.dir.display();
+    match repair::repair(&of.dir, payload::encode, Clock::System.now()) {
+        Ok(repaired) if repaired == Repaired::default() => {
+            say(&format!("{dir} is whole: nothing was changed"))
+        }
+        Ok(Repaired { rows, changed }) => {
+            let rows = rows.map_or_else(String::new, |rows| {
+                format!("; the catalog was made anew of the {rows} rows that can be read")
+            });
+            say(&format!(
+                "{}\n{dir} is repaired{rows}; what was there before is in {dir}/set-aside",
+                changed.join("\n")
+            ))
+        }
         Err(error) => fail(&error.to_string()),
     }
 }

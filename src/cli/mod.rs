@@ -38,6 +38,8 @@ pub enum Command {
     Restore(backup::Restore),
     /// Look through a data directory on which no broker runs, or a backup
     Check(backup::Check),
+    /// Keep what can be read of a damaged data directory, while no broker runs on it
+    Repair(backup::Check),
     /// Check the settings of `serve` and say what is wrong with them
     CheckConfig(Box<Serve>),
 }

@@ -42,6 +42,7 @@ mod readme;
 mod recovery;
 mod redis;
 mod redis_server;
+mod repair;
 mod rights;
 mod settings;
 mod signals;

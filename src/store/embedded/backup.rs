@@ -1,6 +1,6 @@
 //! Backups of a data directory, made while a broker runs on it, and what puts one back.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -9,13 +9,13 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::campaigns::campaign_of;
-use super::faults::io_fault;
+use super::faults::{io_fault, number};
 use super::open::make_directory;
 use super::scan::{self, Checked};
 use super::witness;
 use super::{CAMPAIGNS, CATALOG};
 use crate::clock::Timestamp;
-use crate::results::CampaignId;
+use crate::results::{CampaignId, Seq};
 use crate::store::StoreError;
 
 /// What a backup holds.
@@ -43,7 +43,7 @@ fn told(path: &Path) -> impl Fn(io::Error) -> StoreError {
     move |error| io_fault(&what, &error)
 }
 
-fn opened(path: &Path) -> Result<Connection, StoreError> {
+pub(super) fn opened(path: &Path) -> Result<Connection, StoreError> {
     if !path.exists() {
         return Err(StoreError::Damaged(format!(
             "there is no {}",
@@ -90,7 +90,7 @@ pub fn save(from: &Path, to: &Path) -> Result<Saved, StoreError> {
         campaigns: kept.len() as u64,
         bytes: 0,
     };
-    for id in kept {
+    for id in kept.into_keys() {
         let name = format!("{CAMPAIGNS}/{id}.log");
         saved.bytes += copy(&from.join(&name), &to.join(&name))?;
     }
@@ -121,27 +121,28 @@ pub fn restore(from: &Path, to: &Path, now: Timestamp) -> Result<Saved, StoreErr
 pub fn check(dir: &Path) -> Result<Found, StoreError> {
     let mut found = Found::default();
     let db = opened(&dir.join(CATALOG))?;
-    let mut integrity = db.prepare("PRAGMA integrity_check(10)")?;
-    let lines = integrity.query_map([], |row| row.get::<_, String>(0))?;
-    for line in lines {
-        let line = line?;
-        if line != "ok" {
-            found.faults.push(format!("{CATALOG}: {line}"));
+    found.faults = integrity(&db)?;
+    let kept = kept(&db)?;
+    for (id, last) in &kept {
+        if *last > Seq(0) && !dir.join(format!("{CAMPAIGNS}/{id}.log")).exists() {
+            found.faults.push(format!(
+                "the file of campaign {id} is gone, with {last} results"
+            ));
         }
     }
-    drop(integrity);
-    let kept = kept(&db)?;
     let files = dir.join(CAMPAIGNS);
     for file in std::fs::read_dir(&files).map_err(told(&files))? {
         let path = file.map_err(told(&files))?.path();
         let Some(id) = campaign_of(&path) else {
             continue;
         };
-        let fault = match scan::check(id, &path)? {
-            Checked::Whole if kept.contains(&id) => {
+        let (checked, last) = scan::check(id, &path)?;
+        let fault = match checked {
+            Checked::Whole if kept.get(&id).is_some_and(|known| last >= *known) => {
                 found.whole += 1;
                 continue;
             }
+            Checked::Whole if kept.contains_key(&id) => "ends before its last results",
             Checked::Whole => "belongs to no campaign of the catalog",
             Checked::Torn => "has a torn end, which a start cuts off",
             Checked::Damaged => "is damaged: a start keeps what stands whole in it",
@@ -151,11 +152,27 @@ pub fn check(dir: &Path) -> Result<Found, StoreError> {
     Ok(found)
 }
 
-fn kept(db: &Connection) -> rusqlite::Result<BTreeSet<CampaignId>> {
-    let mut select = db.prepare("SELECT id FROM campaigns WHERE forgotten = 0")?;
-    let ids = select.query_map([], |row| row.get::<_, i64>(0))?;
-    ids.map(|id| id.map(|id| CampaignId(id.unsigned_abs())))
-        .collect()
+/// What SQLite says is wrong, a line each.
+pub(super) fn integrity(db: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut check = db.prepare("PRAGMA integrity_check(10)")?;
+    let lines = check.query_map([], |row| row.get::<_, String>(0))?;
+    let mut faults = Vec::new();
+    for line in lines {
+        let line = line?;
+        if line != "ok" {
+            faults.push(format!("{CATALOG}: {line}"));
+        }
+    }
+    Ok(faults)
+}
+
+/// The campaigns whose results are kept, and the last of those that have ended.
+fn kept(db: &Connection) -> rusqlite::Result<BTreeMap<CampaignId, Seq>> {
+    let mut select = db.prepare("SELECT id, last FROM campaigns WHERE forgotten = 0")?;
+    let rows = select.query_map([], |row| {
+        Ok((CampaignId(number(row.get(0)?)), Seq(number(row.get(1)?))))
+    })?;
+    rows.collect()
 }
 
 fn must_be_empty(dir: &Path) -> Result<(), StoreError> {

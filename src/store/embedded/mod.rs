@@ -18,6 +18,7 @@ mod open;
 mod owned;
 mod pulse;
 mod readers;
+pub mod repair;
 mod ringer;
 mod rows;
 mod salvage;

@@ -162,7 +162,7 @@ fn newer(path: &Path) -> StoreError {
     ))
 }
 
-fn connect(path: &Path, fsync: Fsync) -> Result<Connection, StoreError> {
+pub(super) fn connect(path: &Path, fsync: Fsync) -> Result<Connection, StoreError> {
     // SQLite makes its file readable for all: it is made here, so that it is not.
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);

@@ -29,22 +29,23 @@ pub(super) enum Checked {
     Damaged,
 }
 
-/// Looks through a file and changes nothing.
-pub(super) fn check(campaign: CampaignId, path: &Path) -> Result<Checked, StoreError> {
+/// Looks through a file and changes nothing. Gives the last answer before any damage as well.
+pub(super) fn check(campaign: CampaignId, path: &Path) -> Result<(Checked, Seq), StoreError> {
     let fault = |error: io::Error| io_fault(&path.display().to_string(), &error);
     let file = Arc::new(File::open(path).map_err(fault)?);
     let len = file.metadata().map_err(fault)?.len();
     let walked = walk(campaign, &file, len, |_, _| ()).map_err(fault)?;
     match walked.preamble {
-        Preamble::Ours if walked.whole == len => return Ok(Checked::Whole),
+        Preamble::Ours if walked.whole == len => return Ok((Checked::Whole, walked.last)),
         Preamble::Ours | Preamble::Torn => {}
-        Preamble::Newer | Preamble::Foreign => return Ok(Checked::Damaged),
+        Preamble::Newer | Preamble::Foreign => return Ok((Checked::Damaged, walked.last)),
     }
     let behind = salvage::behind(&file, walked.whole, len).map_err(fault)?;
-    Ok(match behind.is_empty() {
+    let checked = match behind.is_empty() {
         true => Checked::Torn,
         false => Checked::Damaged,
-    })
+    };
+    Ok((checked, walked.last))
 }
 
 /// How far a file is whole.
