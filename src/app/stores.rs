@@ -6,14 +6,15 @@ use anyhow::Context as _;
 use futures_util::FutureExt as _;
 
 use super::memory;
+use crate::catalog::record::SEQUENCES;
 use crate::clock::Timestamp;
 use crate::config::{Settings, StoreUrl, without_secrets};
 use crate::sockjs::payload;
-use crate::store::Store;
 use crate::store::embedded::{self, EmbeddedStore};
 use crate::store::redis::{self, RedisStore};
+use crate::store::{Store, numbers};
 
-/// Of the memory there is, what all campaigns' logs together may keep with the embedded store.
+/// Of the memory there is, what all campaigns' logs together may keep.
 const LOGS_SHARE: u64 = 4;
 /// The same where nobody knows how much memory there is.
 const LOGS_BYTES: usize = 1 << 30;
@@ -47,10 +48,17 @@ pub(super) async fn open(
                 .with_context(|| format!("cannot open the data directory (--data-dir {place})"))?;
             Ok((store, text))
         }
-        StoreUrl::Redis(url) => Ok((
-            connect(settings, url, Some(node)).await?,
-            without_secrets(url),
-        )),
+        StoreUrl::Redis(url) => {
+            let store = connect(settings, url, Some(node)).await?;
+            if settings.accept_loss {
+                tracing::warn!(
+                    "--accept-loss: new campaigns, hosts and users get numbers that were never given"
+                );
+                let skipped = numbers::skip(&*store, &SEQUENCES, now);
+                skipped.await.context("the store's sequences")?;
+            }
+            Ok((store, without_secrets(url)))
+        }
     }
 }
 
@@ -70,6 +78,7 @@ async fn connect(
     let redis = redis::Settings {
         rules: settings.rules,
         log_bytes_max: settings.log_bytes_max,
+        logs_bytes_max: settings.logs_bytes_max.unwrap_or_else(logs_bytes),
         accept_eviction: settings.accept_eviction,
         is_node: node.is_some(),
         ..redis::Settings::new(url, node.unwrap_or("command"), payload::encode)

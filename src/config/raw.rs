@@ -161,7 +161,7 @@ pub struct Raw {
     /// MiB of memory for each campaign's results; older ones are read back from the store [default: 128]
     #[arg(long, env = "ANSWERBACK_LOG_MIB", value_name = "MIB")]
     pub log_mib: Option<usize>,
-    /// MiB of memory for all campaigns' results together with the embedded store [default: a quarter of the machine's or the
+    /// MiB of memory for all campaigns' results together [default: a quarter of the machine's or the
     /// container's memory]
     #[arg(long, env = "ANSWERBACK_LOGS_MIB", value_name = "MIB")]
     pub logs_mib: Option<usize>,

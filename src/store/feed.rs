@@ -1,7 +1,7 @@
 //! A campaign's log on this node, and the bells of those who read it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
@@ -179,4 +179,15 @@ impl CampaignLog {
 /// A poisoned lock means a panic elsewhere while nothing was half done: the data are whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+/// Keeps logs in memory below this many bytes together, each losing its share.
+pub(super) fn shrink_all(logs: &[Arc<CampaignLog>], bytes_max: usize) {
+    let total: usize = logs.iter().map(|log| log.bytes()).sum();
+    if total <= bytes_max {
+        return;
+    }
+    for log in logs {
+        let share = log.bytes() as u128 * bytes_max as u128 / total as u128;
+        log.shrink(usize::try_from(share).unwrap_or(usize::MAX));
+    }
 }

@@ -9,6 +9,7 @@ pub mod contract;
 pub mod embedded;
 pub mod error;
 pub mod feed;
+pub mod numbers;
 pub mod redis;
 pub mod rehearsal;
 mod trouble;

@@ -31,21 +31,13 @@ fn said(command: &str, dir: &Path) -> (Option<i32>, String) {
     answerback(30, &[command, &dir.display().to_string()])
 }
 
-#[tokio::test]
-async fn a_catalog_with_damaged_pages_is_made_anew_of_all_others() {
-    let root = tempfile::tempdir().unwrap();
-    let dir = root.path().join("data");
-    let (hosts, campaign) = lived(&dir).await;
-    assert_eq!(said("check", &dir).0, Some(0));
-    let (code, told) = said("repair", &dir);
-    assert!(
-        code == Some(0) && told.contains("nothing was changed"),
-        "{told}"
-    );
-    // Two leaves of the hosts' records, and the middle of a file of results.
-    let path = dir.join("catalog.db");
-    let bytes = std::fs::read(&path).unwrap();
-    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+/// Overwrites two leaves of the hosts' records.
+fn damage_hosts(catalog: &Path) {
+    let bytes = std::fs::read(catalog).unwrap();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(catalog)
+        .unwrap();
     let leaves: Vec<usize> = (1..bytes.len() / 4096)
         .filter(|page| {
             let page = &bytes[page * 4096..][..4096];
@@ -63,6 +55,20 @@ async fn a_catalog_with_damaged_pages_is_made_anew_of_all_others() {
         file.write_all_at(&[0x55; 4096], page as u64 * 4096)
             .unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_catalog_with_damaged_pages_is_made_anew_of_all_others() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("data");
+    let (hosts, campaign) = lived(&dir).await;
+    assert_eq!(said("check", &dir).0, Some(0));
+    let (code, told) = said("repair", &dir);
+    assert!(
+        code == Some(0) && told.contains("nothing was changed"),
+        "{told}"
+    );
+    damage_hosts(&dir.join("catalog.db"));
     let log = dir.join(format!("campaigns/{campaign}.log"));
     let mut results = std::fs::read(&log).unwrap();
     let middle = results.len() / 2;

@@ -13,7 +13,7 @@ use super::salvage;
 use crate::clock::Timestamp;
 use crate::results::ledger::HandedOut;
 use crate::results::{Campaign, CampaignId, HostId, Ledger, Lifecycle, Rules, Seq};
-use crate::store::{Active, ActiveCampaign, StoreError};
+use crate::store::{Active, ActiveCampaign, StoreError, feed};
 
 use super::entry::Entry;
 
@@ -201,13 +201,7 @@ impl Campaigns {
     /// Keeps the logs in memory below this many bytes together, each losing its share.
     pub(super) fn shrink_logs(&self, bytes_max: usize) {
         let logs: Vec<_> = self.live.iter().filter_map(|live| live.log()).collect();
-        let total: usize = logs.iter().map(|log| log.bytes()).sum();
-        if total > bytes_max {
-            for log in logs {
-                let share = log.bytes() as u128 * bytes_max as u128 / total as u128;
-                log.shrink(usize::try_from(share).unwrap_or(usize::MAX));
-            }
-        }
+        feed::shrink_all(&logs, bytes_max);
     }
 }
 

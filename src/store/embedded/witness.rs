@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::CATALOG;
 use super::faults::{int, io_fault, number};
 use crate::clock::Timestamp;
-use crate::store::StoreError;
+use crate::store::{StoreError, numbers};
 
 /// The witness's file.
 const NAME: &str = "catalog.witness";
@@ -188,10 +188,6 @@ fn written(db: &Connection) -> rusqlite::Result<u64> {
     Ok(count.map_or(0, number))
 }
 
-/// The second after which numbers are counted that are given out behind a gap, the first of 2024: at one a second they could
-/// not have been reached otherwise.
-const FIRST_SECOND: u64 = 1_704_067_200;
-
 fn has_revisions(db: &Connection) -> rusqlite::Result<bool> {
     let sql = "SELECT value > 0 FROM counters WHERE name = 'revision'";
     db.query_row(sql, [], |row| row.get(0))
@@ -206,24 +202,21 @@ pub(super) fn count(db: &Connection) -> rusqlite::Result<u64> {
     count.query_row([], |row| row.get(0)).map(number)
 }
 
-/// Gives out no number twice that commits may have given out which are lost: they go on at the seconds since
-/// [`FIRST_SECOND`], so that not even two lives that follow the same backup share one.
+/// Gives out no number twice that commits may have given out which are lost.
 pub(super) fn skip_numbers(
     db: &Connection,
     campaigns_upto: u64,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    /// At least: the clock may be wrong.
-    const GAP: u64 = 100_000;
-    let seconds = int(now.secs().saturating_sub(FIRST_SECOND));
+    let (gap, second) = (int(numbers::GAP), int(numbers::second(now)));
     db.execute(
         "UPDATE sequences SET next = max(next + ?1, ?2)",
-        [int(GAP), seconds],
+        [gap, second],
     )?;
     db.execute(
         "INSERT INTO sequences (name, next) VALUES ('campaign', max(?1, ?2))
          ON CONFLICT (name) DO UPDATE SET next = max(next, excluded.next)",
-        [int(campaigns_upto + GAP), seconds],
+        [int(campaigns_upto) + gap, second],
     )?;
     Ok(())
 }

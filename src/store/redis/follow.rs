@@ -13,6 +13,7 @@ use super::feed_position::{Entry, Position, Step, entry};
 use super::reply::{list, natural, text, unexpected};
 use super::{Core, POLL, lock, scripts};
 use crate::results::{Answer, CampaignId, Log, Record, Seq};
+use crate::store::feed::shrink_all;
 use crate::store::{CampaignLog, StoreError};
 
 /// Bytes that one reading aims at; the number of entries asked for follows from how large they have been.
@@ -85,6 +86,16 @@ impl Feeds {
         current
             .filter(|feed| !lock(&feed.position).forked)
             .find_map(|feed| feed.log.upgrade())
+    }
+
+    /// Keeps the logs in memory below this many bytes together.
+    pub(super) fn shrink(&self, bytes_max: usize) {
+        let logs: Vec<_> = {
+            let feeds = lock(&self.0);
+            let all = feeds.values().flatten();
+            all.filter_map(|feed| feed.log.upgrade()).collect()
+        };
+        shrink_all(&logs, bytes_max);
     }
 
     fn forget(&self, feed: &Arc<Feed>) {

@@ -81,6 +81,8 @@ pub struct Settings {
     pub clock: StoreClock,
     /// Bytes of one campaign's log that this node keeps in memory.
     pub log_bytes_max: usize,
+    /// Bytes of all logs together that this node keeps, looked after at each [`crate::store::Store::reap`].
+    pub logs_bytes_max: usize,
     /// How messages become wire forms.
     pub encode: Encode,
     /// How long catalog commits, creations and endings wait for one replica to have them, if there is one; zero:
@@ -106,6 +108,7 @@ impl Settings {
             rules: Rules::default(),
             clock: StoreClock::default(),
             log_bytes_max: 64 << 20,
+            logs_bytes_max: 1 << 30,
             encode,
             replica_wait: Duration::from_millis(100),
             accept_eviction: false,

@@ -125,6 +125,7 @@ impl Store for RedisStore {
     }
 
     async fn reap(&self, now: Timestamp) -> Result<Vec<Reaped>, StoreError> {
+        self.core.feeds.shrink(self.core.settings.logs_bytes_max);
         self.core.reap(now).await
     }
 

@@ -1,5 +1,6 @@
 //! The Redis store on real servers: several nodes, outages, failovers.
 
+mod backup;
 mod contract;
 mod eviction;
 mod failover;
