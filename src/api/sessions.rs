@@ -12,8 +12,10 @@ use super::error::ApiError;
 use super::reply::Reply;
 use super::route::{Access, Route, run};
 use super::wire::user::UserOut;
+use crate::auth::LoginError;
 use crate::catalog::State;
 use crate::catalog::entity::{Team, User};
+use crate::sampled;
 
 pub(super) const ROUTES: &[Route] = &[
     Route::post("/login", Access::Open, run!(login))
@@ -55,7 +57,15 @@ async fn login(api: Arc<Api>, call: Call) -> Result<Reply, ApiError> {
     let login = match outcome {
         Ok(login) => login,
         Err(error) => {
-            tracing::info!(target: "audit", address = %call.address, %error, "a login failed");
+            match error {
+                // No guess was tried: who floods this does not write the log as well.
+                LoginError::TooMany(_) => {
+                    sampled!(warn, address = %call.address, "log-ins are refused after too many failures");
+                }
+                _ => {
+                    tracing::info!(target: "audit", address = %call.address, %error, "a login failed");
+                }
+            }
             return Err(error.into());
         }
     };

@@ -65,10 +65,10 @@ async fn what_a_campaign_has_lost_is_said_wherever_it_is_read() {
         host.read(&broker).await;
     }
     let mut campaigns = Vec::new();
-    for at in 0..5 {
+    for at in 0..6 {
         campaigns.push(answered(&broker, &hosts, &format!("select {at}")).await);
     }
-    let [flipped, emptied, gone, whole, running] = campaigns[..] else {
+    let [flipped, emptied, gone, whole, running, lost] = campaigns[..] else {
         panic!("{campaigns:?}")
     };
     for campaign in [flipped, emptied, gone, whole] {
@@ -80,6 +80,7 @@ async fn what_a_campaign_has_lost_is_said_wherever_it_is_read() {
     flip(&file(running));
     std::fs::write(file(emptied), "").unwrap();
     std::fs::remove_file(file(gone)).unwrap();
+    std::fs::remove_file(file(lost)).unwrap();
     broker.restart().await;
     for again in [false, true] {
         if again {
@@ -90,8 +91,9 @@ async fn what_a_campaign_has_lost_is_said_wherever_it_is_read() {
         assert_eq!(told(&broker, emptied).await, (true, true, true, 0));
         assert_eq!(told(&broker, gone).await, (true, true, true, 0));
         assert_eq!(told(&broker, running).await, (true, true, true, 8));
+        assert_eq!(told(&broker, lost).await, (true, true, true, 0));
         let metrics = broker.get("/metrics").await.1.to_string();
-        let counted = metrics.contains("answerback_campaigns_damaged_total 4");
+        let counted = metrics.contains("answerback_campaigns_damaged_total 5");
         assert_eq!(counted, !again, "{metrics}");
     }
 }
@@ -120,6 +122,14 @@ async fn a_copy_of_a_directory_gives_no_number_twice_and_takes_no_viewer_on() {
     let broker = Broker::start_in(&copy, "127.0.0.1:0", &ARGS).await;
     let new = answered(&broker, &hosts, "select 3").await;
     assert!(new > later + 1_000, "{new}");
+    // Tables are as long as the highest number of a host.
+    let newcomer = Host::enroll(&broker, "newcomer").await;
+    let path = format!("/api/v1/fleet/hosts/identifier/{}", newcomer.name);
+    let number = broker.get(&path).await.1["host"]["id"].as_u64().unwrap();
+    assert!((5..1_000_000).contains(&number), "{number}");
+    let team = json!({ "name": "first" });
+    let (_, team) = broker.post("/api/v1/fleet/teams", team).await;
+    assert!(team["team"]["id"].as_u64().unwrap() > 1_000, "{team}");
     // What the host still has to say was asked in another life: it is taken, and stands nowhere.
     let rows = json!([{ "a": "old" }]);
     assert_eq!(hosts[0].answer(&broker, later, rows).await, 200);

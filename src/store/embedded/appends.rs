@@ -28,7 +28,9 @@ impl Appends {
             let waiting = group.waiting.len();
             let (senders, taken) = self.write(&live, group).await;
             if let Some(taken) = taken {
-                self.publish(&taken);
+                if let Some(log) = &taken.log {
+                    self.ringer.ring(log);
+                }
                 for (reply, sender) in taken.replies.into_iter().zip(senders) {
                     // Who asked may be gone.
                     let _ = sender.send(reply);
@@ -69,19 +71,6 @@ impl Appends {
                 live.set_hung(None);
                 (Vec::new(), taken)
             }
-        }
-    }
-
-    /// Shows accepted answers to those who follow. Only one writes at a time, so the order is that of the file.
-    fn publish(&self, taken: &Taken) {
-        if let Some(log) = &taken.log
-            && !taken.records.is_empty()
-        {
-            // A log that was made after the write has these records already, and skips them.
-            if !log.append(&taken.records) {
-                tracing::error!(campaign = %log.id(), "a campaign's log has a gap");
-            }
-            self.ringer.ring(log);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::campaigns::campaign_of;
-use super::faults::{io_fault, number};
+use super::faults::{int, io_fault, number};
 use super::open::make_directory;
 use super::scan::{self, Checked};
 use super::witness;
@@ -90,9 +90,21 @@ pub fn save(from: &Path, to: &Path) -> Result<Saved, StoreError> {
         campaigns: kept.len() as u64,
         bytes: 0,
     };
-    for id in kept.into_keys() {
+    let mut forget = db.prepare("UPDATE campaigns SET forgotten = 1 WHERE id = ?1")?;
+    for (id, last) in kept {
         let name = format!("{CAMPAIGNS}/{id}.log");
-        saved.bytes += copy(&from.join(&name), &to.join(&name))?;
+        match copy(&from.join(&name), &to.join(&name))? {
+            Some(bytes) => saved.bytes += bytes,
+            // Its results were over while the others were copied.
+            None if last > Seq(0) => {
+                forget.execute([int(id.0)])?;
+                saved.campaigns -= 1;
+                continue;
+            }
+            None => continue,
+        }
+        // What is being written at this moment was not acknowledged before the backup began.
+        scan::trim(id, &to.join(&name))?;
     }
     Ok(saved)
 }
@@ -190,10 +202,10 @@ fn must_be_empty(dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A campaign without answers has no file. Gives the bytes.
-fn copy(from: &Path, to: &Path) -> Result<u64, StoreError> {
+/// Copies a file, and gives its bytes; none if there is no such file.
+fn copy(from: &Path, to: &Path) -> Result<Option<u64>, StoreError> {
     let source = match File::open(from) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         source => source.map_err(told(from))?,
     };
     // What is added meanwhile need not be there.
@@ -206,5 +218,5 @@ fn copy(from: &Path, to: &Path) -> Result<u64, StoreError> {
         .flush()
         .and_then(|()| target.sync_all())
         .map_err(told(to))?;
-    Ok(copied)
+    Ok(Some(copied))
 }

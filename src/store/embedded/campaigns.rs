@@ -67,6 +67,7 @@ impl Campaigns {
             mut campaign,
             last,
             progress,
+            has_file,
         } = kept;
         let path = self.path(campaign.id);
         let life = Lifecycle::restored(
@@ -83,16 +84,18 @@ impl Campaigns {
             }
             LogFile::ended(campaign.id, path, last)
         } else {
+            let is_missing = has_file && !path.exists();
             let (file, found) = LogFile::reload(campaign.id, path, aside, |entry| match entry {
                 Entry::Answer(record) => ledger.answer(record.answer.host, record.answer.failed),
                 Entry::HandOut(host, HandedOut { at, times }) => {
                     ledger.restore(host, HandedOut { at, times });
                 }
             })?;
-            if found != Reloaded::Whole {
+            let is_lost = is_missing || (has_file && found == Reloaded::Emptied);
+            if is_lost || found != Reloaded::Whole {
                 // Answers may stand at places where viewers have seen others.
                 campaign.epoch = next_epoch(campaign.epoch, now);
-                campaign.is_incomplete |= found == Reloaded::Mended;
+                campaign.is_incomplete |= is_lost || found == Reloaded::Mended;
                 mended = Some(Mended {
                     epoch: campaign.epoch,
                     is_incomplete: campaign.is_incomplete,

@@ -12,7 +12,11 @@ use crate::store::{Change, Committed, Expect, Kind, Revision, Stored};
 
 const SCHEMA: &[M<'static>] = &[
     M::up(include_str!("schema.sql")),
-    M::up("ALTER TABLE campaigns ADD COLUMN incomplete INTEGER NOT NULL DEFAULT 0"),
+    M::up(
+        "ALTER TABLE campaigns ADD COLUMN incomplete INTEGER NOT NULL DEFAULT 0;
+         -- Whether its file was made with it; before, a campaign without answers had none.
+         ALTER TABLE campaigns ADD COLUMN has_file INTEGER NOT NULL DEFAULT 0",
+    ),
 ];
 
 /// So many records are loaded at once.
@@ -153,7 +157,8 @@ fn stored(row: &Row<'_>) -> Result<Stored> {
 /// Takes `count` numbers of a sequence, and returns the first.
 pub(super) fn reserve(db: &Connection, sequence: Kind, count: u32) -> Result<u64> {
     let mut take = db.prepare_cached(
-        "INSERT INTO sequences (name, next) VALUES (?1, 1 + ?2)
+        "INSERT INTO sequences (name, next)
+         VALUES (?1, coalesce((SELECT value FROM counters WHERE name = 'first_number'), 1) + ?2)
          ON CONFLICT DO UPDATE SET next = next + ?2 RETURNING next - ?2",
     )?;
     let first = take.query_row(params![sequence, count], |row| row.get(0))?;

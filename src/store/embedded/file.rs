@@ -76,6 +76,8 @@ pub(super) enum Reloaded {
     Whole,
     /// Its end was torn.
     Cut,
+    /// Nothing stood in it.
+    Emptied,
     /// It was damaged, and has been made anew.
     Mended,
 }
@@ -150,14 +152,19 @@ impl LogFile {
             return Err(StoreError::Damaged(told));
         }
         (reloaded.len, reloaded.last) = (walked.whole, walked.last);
-        if reloaded.len == len {
+        if reloaded.len == len && len > 0 {
             return Ok((reloaded, Reloaded::Whole));
         }
         let behind = salvage::behind(&file, reloaded.len, len).map_err(fault)?;
         if behind.is_empty() && walked.preamble != Preamble::Foreign {
             tracing::warn!(%campaign, bytes = len - reloaded.len, "cut a torn end off a campaign's file");
             reloaded.cut();
-            return Ok((reloaded, Reloaded::Cut));
+            let found = if len == 0 {
+                Reloaded::Emptied
+            } else {
+                Reloaded::Cut
+            };
+            return Ok((reloaded, found));
         }
         let lost = len - reloaded.len;
         let kept = behind.len();
@@ -181,13 +188,12 @@ impl LogFile {
         let good = usize::try_from(self.len).unwrap_or(0);
         let mut beginning = vec![0; good];
         old.read_exact_at(&mut beginning, 0).map_err(fault)?;
-        let moved = salvage::set_aside(&self.path, aside).map_err(fault)?;
-        self.file = None;
-        if !beginning.is_empty() {
-            let file = open(&self.path).map_err(fault)?;
-            file.write_all_at(&beginning, 0).map_err(fault)?;
-            self.file = Some(Arc::new(file));
-        }
+        // Whole before it takes the place of the old one: whatever happens, one of the two is there.
+        let beside = salvage::beside(&self.path);
+        let place = std::mem::replace(&mut self.path, beside);
+        let file = create(&self.path).map_err(fault)?;
+        file.write_all_at(&beginning, 0).map_err(fault)?;
+        self.file = Some(Arc::new(file));
         let mut batch = Batch::default();
         let mut last = self.last;
         for entry in entries {
@@ -205,7 +211,13 @@ impl LogFile {
             };
             visit(entry);
         }
-        self.write(batch)?;
+        let mut write = self.begin(batch);
+        write.run()?;
+        write.synchronise(false)?;
+        self.took(&write);
+        let moved = salvage::set_aside(&place, aside).map_err(fault)?;
+        std::fs::rename(&self.path, &place).map_err(fault)?;
+        self.path = place;
         Ok(moved)
     }
 
@@ -222,14 +234,6 @@ impl LogFile {
     /// The place of the last answer in the file.
     pub(super) const fn last(&self) -> Seq {
         self.last
-    }
-
-    /// Adds a batch, all of it or nothing, with one write. Blocks.
-    pub(super) fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
-        let mut write = self.begin(batch);
-        write.run()?;
-        self.took(&write);
-        Ok(())
     }
 
     /// The write of a batch at the end of the file, to be made without holding on to this. One at a time.
@@ -371,6 +375,12 @@ impl Write {
     pub(super) fn into_batch(self) -> Batch {
         self.batch
     }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true);
+    options.mode(0o600).open(path)
 }
 
 fn open(path: &PathBuf) -> io::Result<File> {

@@ -24,6 +24,16 @@ fn handed(times: u8) -> HandedOut {
     HandedOut { at, times }
 }
 
+impl LogFile {
+    /// Adds a batch, all of it or nothing, with one write. Blocks.
+    fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let mut write = self.begin(batch);
+        write.run()?;
+        self.took(&write);
+        Ok(())
+    }
+}
+
 /// Writes answers of these sizes, each with a hand-out behind it.
 fn write(file: &mut LogFile, sizes: &[usize]) {
     for bytes in sizes {

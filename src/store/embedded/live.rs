@@ -1,17 +1,17 @@
 //! One campaign whose results can be read, and the queue of those who append to it.
 //!
-//! Answers wait in the queue, and those that come while one is written share the next write. The locks of queue, state and
-//! log are never held together, and none of them while a file is written.
+//! Answers wait in the queue, and those that come while one is written share the next write. The locks of queue and state
+//! are never held together, and neither while a file is written; a log's may be taken under that of the state.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::{OnceCell, oneshot};
+use tokio::sync::{oneshot, watch};
 
-use super::file::{LogFile, Point, Reader, Reloaded};
+use super::file::{LogFile, Point, Reader};
 use super::rows::{Mended, Standing, next_epoch};
 use super::state::{Answers, Begun, Failure, Reply, State, Taken};
 use crate::clock::Timestamp;
@@ -23,6 +23,9 @@ use crate::store::{CampaignLog, StoreError};
 
 /// Answers that share a write have about so many bytes.
 const GROUP_BYTES_MAX: usize = 1024 * 1024;
+
+/// Its row does not say what is so, whatever the status.
+const UNSAVED: u8 = u8::MAX;
 
 /// How logs are made.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +46,8 @@ pub(super) struct Live {
     /// The status that its row has, as its number.
     saved: AtomicU8,
     /// Set once the file of a campaign that had ended before the start is known to be what its row says.
-    looked_through: OnceCell<()>,
+    looked_through: watch::Sender<bool>,
+    is_looking: AtomicBool,
 }
 
 /// Those who append at the same time.
@@ -87,7 +91,8 @@ impl Live {
             state: Mutex::new(state),
             queue: Mutex::default(),
             saved: AtomicU8::new(campaign.status.number()),
-            looked_through: OnceCell::new_with((!is_past).then_some(())),
+            looked_through: watch::Sender::new(!is_past),
+            is_looking: AtomicBool::new(false),
         }
     }
 
@@ -163,6 +168,8 @@ impl Live {
             id: self.id,
             status: state.life.status(),
             ended,
+            epoch: state.epoch,
+            is_incomplete: state.is_incomplete,
             outcome: ended.map(|_| (state.file.last(), state.ledger.progress())),
         }
     }
@@ -238,12 +245,27 @@ impl Live {
 
     // ---- a file of before the start
 
-    /// Has the file looked through once, by whoever asks first: `by` does so.
-    pub(super) async fn look_through_once<E, F>(&self, by: impl FnOnce() -> F) -> Result<(), E>
-    where
-        F: Future<Output = Result<(), E>>,
-    {
-        self.looked_through.get_or_try_init(by).await.map(|_| ())
+    /// Whether its file is known to be what it should be.
+    pub(super) fn is_looked_through(&self) -> bool {
+        *self.looked_through.borrow()
+    }
+
+    /// Waits until it is.
+    pub(super) async fn looked_through(&self) {
+        let mut looked_through = self.looked_through.subscribe();
+        // The sender is here.
+        let _ = looked_through.wait_for(|is_done| *is_done).await;
+    }
+
+    /// Whether the caller has to look the file through: nobody has or does.
+    pub(super) fn begin_look(&self) -> bool {
+        !self.is_looked_through() && !self.is_looking.swap(true, Ordering::SeqCst)
+    }
+
+    /// The look is over; if it has failed, somebody else may try.
+    pub(super) fn end_look(&self, is_done: bool) {
+        self.looked_through.send_replace(is_done);
+        self.is_looking.store(false, Ordering::SeqCst);
     }
 
     /// Reads the whole file of a campaign that has ended. If it is not what was written, what stands whole in it is kept in
@@ -257,11 +279,11 @@ impl Live {
             let state = lock(&self.state);
             (state.file.path().to_owned(), state.file.last())
         };
-        let (mut file, found) = LogFile::reload(self.id, path, aside, |_| {})?;
+        let (mut file, _) = LogFile::reload(self.id, path, aside, |_| {})?;
         file.finish();
         let mut state = lock(&self.state);
-        if found != Reloaded::Mended && file.last() >= last {
-            // Answers that were being written when the campaign ended are in no log.
+        if file.last() >= last {
+            // Nothing but hand-outs was damaged. Answers that were being written when the campaign ended are in no log.
             file.end_with(last);
             state.file = file;
             return Ok(None);
@@ -274,6 +296,8 @@ impl Live {
         state.file = file;
         (state.epoch, state.is_incomplete) = (mended.epoch, true);
         state.log = Weak::new();
+        drop(state);
+        self.saved.store(UNSAVED, Ordering::SeqCst);
         Ok(Some(mended))
     }
 

@@ -14,6 +14,7 @@ mod faults;
 mod file;
 mod jobs;
 mod live;
+mod looks;
 mod open;
 mod owned;
 mod pulse;
@@ -40,6 +41,7 @@ use campaigns::Campaigns;
 use faults::closed;
 use jobs::{Jobs, PATIENCE};
 use live::Live;
+use looks::Looks;
 use owned::Owned;
 use readers::Readers;
 use ringer::Ringer;
@@ -50,7 +52,6 @@ use crate::clock::Timestamp;
 use crate::results::{Campaign, CampaignId, Ending, Rules};
 use crate::store::trouble::Trouble;
 use crate::store::{Reaped, StoreError};
-use crate::telemetry::metrics::names;
 
 pub use crate::results::Encode;
 
@@ -99,7 +100,6 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct EmbeddedStore {
     settings: Settings,
-    opened_at: Timestamp,
     writer: Writer,
     witness: Arc<Witness>,
     readers: Readers,
@@ -107,6 +107,9 @@ pub struct EmbeddedStore {
     appends: Appends,
     /// Readings of campaigns' files.
     reads: Jobs,
+    /// What is done with files beside that.
+    upkeep: Jobs,
+    looks: Arc<Looks>,
     /// Owns every task and blocking job of the store.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -135,22 +138,36 @@ impl EmbeddedStore {
             ringer: Arc::new(Ringer::start(&tasks, stop.clone())),
             synchronise: settings.fsync == Fsync::Always,
         };
+        let looking = TaskTracker::new();
+        let looks = Looks {
+            jobs: Jobs::new(
+                "looking through a file",
+                JOBS_MAX,
+                PATIENCE,
+                looking.clone(),
+            ),
+            tasks: looking,
+            campaigns: Arc::clone(&opened.campaigns),
+            aside: settings.dir.join(SET_ASIDE),
+            opened_at: now,
+        };
         let store = Arc::new(Self {
             settings,
-            opened_at: now,
             writer: opened.writer,
             witness: opened.witness,
             readers: Readers::new(opened.catalog, jobs("a read")),
             campaigns: opened.campaigns,
             appends,
             reads: jobs("a read"),
+            upkeep: jobs("a look at the directory"),
+            looks: Arc::new(looks),
             tasks,
             stop,
             is_closed: AtomicBool::new(false),
             trouble: Trouble::default(),
             owned: Mutex::new(Some(opened.owned)),
         });
-        store.look_through_all();
+        store.looks.begin(store.stop.clone());
         Ok(store)
     }
 
@@ -174,7 +191,7 @@ impl EmbeddedStore {
         self.campaigns.active.remove(live.id());
         self.campaigns.schedule(live);
         if let Some(file) = file {
-            let jobs = self.appends.jobs.clone();
+            let jobs = self.upkeep.clone();
             self.tasks
                 .spawn(async move { jobs.run(move || drop(file)).await });
         }
@@ -214,9 +231,10 @@ impl EmbeddedStore {
             .write(work, move |()| campaigns.remove(id))
             .await?;
         let path = self.campaigns.path(id);
-        let removed = self.appends.jobs.run(move || std::fs::remove_file(path));
-        let mut removed = std::pin::pin!(removed);
-        match self.appends.jobs.within(removed.as_mut()).await {
+        self.upkeep.check()?;
+        let removed = self.upkeep.run(move || std::fs::remove_file(path));
+        let removed = std::pin::pin!(removed);
+        match self.upkeep.within(removed).await {
             Ok(Ok(Err(error))) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(campaign = %id, %error, "cannot remove a campaign's file");
             }
@@ -235,40 +253,6 @@ impl EmbeddedStore {
                 self.campaigns.note_unsaved(live);
             }
         }
-    }
-
-    /// Finds out whether the file of a campaign that had ended before the start is what it should be. That is done once, before
-    /// anybody is told of it; should the disk not answer, it is left for later.
-    async fn look_through(&self, live: &Arc<Live>) {
-        let looked = live.look_through_once(|| async {
-            let (past, aside) = (Arc::clone(live), self.settings.dir.join(SET_ASIDE));
-            let opened_at = self.opened_at;
-            let found = self.reads.try_run(move || past.look_through(&aside, opened_at));
-            let Some(mended) = found.await? else {
-                return Ok(());
-            };
-            let id = live.id();
-            metrics::counter!(names::CAMPAIGNS_DAMAGED).increment(1);
-            tracing::error!(campaign = %id, kept = mended.last.0, "results of a campaign that has ended are missing");
-            let work = move |db: &rusqlite::Connection| rows::mended(db, id, mended);
-            self.writer.write(work, std::convert::identity).await
-        });
-        if let Err(error) = looked.await {
-            let error: StoreError = error;
-            tracing::warn!(campaign = %live.id(), %error, "a campaign's file was not looked through");
-        }
-    }
-
-    /// Looks all files of before the start through, beside what else is done.
-    fn look_through_all(self: &Arc<Self>) {
-        let (store, campaigns) = (Arc::clone(self), self.campaigns.all());
-        let looking = async move {
-            for live in campaigns {
-                store.look_through(&live).await;
-            }
-        };
-        let stop = self.stop.clone();
-        self.tasks.spawn(stop.run_until_cancelled_owned(looking));
     }
 
     /// What is known of a campaign whose results are forgotten.

@@ -10,7 +10,7 @@ use super::jobs::Jobs;
 use crate::store::StoreError;
 
 /// The connections; made when needed, and kept.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Readers {
     jobs: Jobs,
     connections: Arc<Connections>,

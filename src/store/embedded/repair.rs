@@ -15,7 +15,7 @@ use super::live::Logs;
 use super::open::{connect, make_directory};
 use super::owned::Owned;
 use super::witness::{self, Testimony, Witness};
-use super::{CAMPAIGNS, CATALOG, Encode, Fsync, SET_ASIDE, backup, catalog, rows, salvage};
+use super::{CAMPAIGNS, CATALOG, Encode, Fsync, SET_ASIDE, backup, rows, salvage};
 use crate::clock::Timestamp;
 use crate::results::Rules;
 use crate::store::StoreError;
@@ -76,6 +76,13 @@ fn number_anew(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let (witness, testimony) = Witness::hear(dir, db, false)?;
+    if let (Testimony::NoCatalog(_), None) = (testimony, repaired.rows) {
+        return Err(StoreError::Damaged(format!(
+            "the catalog in {} is empty, and had something in it: put a backup back (answerback restore), or begin anew with \
+             serve --accept-loss",
+            dir.display()
+        )));
+    }
     let missing = match testimony {
         Testimony::Lost(writes)
         | Testimony::LostByPowerCut(writes)
@@ -142,9 +149,15 @@ fn rebuild(dir: &Path) -> Result<u64, StoreError> {
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(with(&new_path, suffix));
     }
-    let mut old = backup::opened(&old_path)?;
-    // Of an older version, perhaps; if that fails, what it has not got is left out.
-    let _ = catalog::migrate(&mut old);
+    // As it is, before SQLite brings its parts together.
+    for suffix in ["", "-wal"] {
+        let path = with(&old_path, suffix);
+        if path.exists() {
+            salvage::keep_copy(&path, &dir.join(SET_ASIDE))
+                .map_err(|error| io_fault("the damaged catalog", &error))?;
+        }
+    }
+    let old = backup::opened(&old_path)?;
     let new = connect(&new_path, Fsync::Always)?;
     new.execute_batch("BEGIN; DELETE FROM counters; DELETE FROM sequences")?;
     let mut rows = 0;
@@ -162,15 +175,17 @@ fn rebuild(dir: &Path) -> Result<u64, StoreError> {
            SELECT 'revision', coalesce(max(revision), 0) FROM records;
          INSERT OR IGNORE INTO counters (name, value)
            SELECT 'forgotten', coalesce(max(revision), 0) FROM records;
+         -- Sequences that cannot be read go on behind what they gave.
+         INSERT OR IGNORE INTO sequences (name, next)
+           SELECT kind, max(CAST(key AS INTEGER)) + 1 FROM records
+           WHERE key NOT GLOB '*[^0-9]*' AND length(key) < 11 GROUP BY kind;
+         INSERT OR IGNORE INTO sequences (name, next)
+           SELECT 'campaign', max(id) + 1 FROM campaigns HAVING count(*) > 0;
          COMMIT; PRAGMA wal_checkpoint(TRUNCATE)",
     )?;
     drop((old, new));
-    let moved = |path: &Path| salvage::set_aside(path, &dir.join(SET_ASIDE));
-    for suffix in ["", "-wal", "-shm"] {
-        let path = with(&old_path, suffix);
-        if path.exists() {
-            moved(&path).map_err(|error| io_fault("the damaged catalog", &error))?;
-        }
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(with(&old_path, suffix));
     }
     std::fs::rename(&new_path, &old_path)
         .map_err(|error| io_fault("the repaired catalog", &error))?;
@@ -182,6 +197,8 @@ struct Table {
     name: &'static str,
     key: &'static str,
     columns: &'static str,
+    /// Columns that older versions have not got.
+    newer: &'static str,
     /// Another way to its keys.
     index: Option<&'static str>,
 }
@@ -191,31 +208,35 @@ const TABLES: [Table; 5] = [
         name: "records",
         key: "kind, key",
         columns: "kind, key, revision, value",
+        newer: "",
         index: Some("records_by_revision"),
     },
     Table {
         name: "counters",
         key: "name",
         columns: "name, value",
+        newer: "",
         index: None,
     },
     Table {
         name: "sequences",
         key: "name",
         columns: "name, next",
+        newer: "",
         index: None,
     },
     Table {
         name: "seen",
         key: "host",
         columns: "host, at",
+        newer: "",
         index: None,
     },
     Table {
         name: "campaigns",
         key: "id",
-        columns: "id, created_at, status, ended_at, ending, epoch, forgotten, last, question, targets, answered, failed, \
-                  incomplete",
+        columns: "id, created_at, status, ended_at, ending, epoch, forgotten, last, question, targets, answered, failed",
+        newer: ", incomplete, has_file",
         index: None,
     },
 ];
@@ -223,19 +244,30 @@ const TABLES: [Table; 5] = [
 impl Table {
     /// Copies every row that can be read.
     fn copy(&self, old: &Connection, new: &Connection) -> Result<u64, StoreError> {
-        let count = self.columns.split(',').count();
+        let newer = format!("SELECT id{} FROM {} LIMIT 0", self.newer, self.name);
+        let newer = match old.prepare(&newer) {
+            Ok(_) => self.newer,
+            Err(_) => "",
+        };
+        let columns = format!("{}{newer}", self.columns);
+        let count = columns.split(',').count();
         let marks = vec!["?"; count].join(", ");
         let put = format!(
-            "INSERT OR IGNORE INTO {} ({}) VALUES ({marks})",
-            self.name, self.columns
+            "INSERT OR IGNORE INTO {} ({columns}) VALUES ({marks})",
+            self.name
         );
         let mut put = new.prepare(&put)?;
         let mut copied = 0;
         let mut take = |row: Vec<Value>| -> Result<(), StoreError> {
-            copied += put.execute(params_from_iter(row))? as u64;
+            match put.execute(params_from_iter(row)) {
+                Ok(count) => copied += count as u64,
+                // A row of garbage fits into no table.
+                Err(error) if is_constraint(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
             Ok(())
         };
-        let (name, key, columns) = (self.name, self.key, self.columns);
+        let (name, key) = (self.name, self.key);
         let descending = key.replace(',', " DESC,");
         for order in [key.to_owned(), format!("{descending} DESC")] {
             let sql = format!("SELECT {columns} FROM {name} ORDER BY {order}");
@@ -276,6 +308,10 @@ impl Table {
         }
         keys
     }
+}
+
+fn is_constraint(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
 }
 
 fn quoted(text: &str) -> String {

@@ -40,6 +40,9 @@ pub(super) struct Standing {
     pub(super) id: CampaignId,
     pub(super) status: Status,
     pub(super) ended: Option<(Timestamp, Ending)>,
+    /// In which the places of its answers are valid.
+    pub(super) epoch: u64,
+    pub(super) is_incomplete: bool,
     /// The place of the last answer, and who has answered; once it has ended.
     pub(super) outcome: Option<(Seq, Progress)>,
 }
@@ -55,7 +58,7 @@ pub(super) fn insert(db: &Connection, question: &Question, now: Timestamp) -> Re
         teams: question.teams.clone(),
     };
     let mut insert = db.prepare_cached(
-        "INSERT INTO campaigns (id, created_at, status, question, targets) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO campaigns (id, created_at, status, question, targets, has_file) VALUES (?1, ?2, ?3, ?4, ?5, 1)",
     )?;
     insert.execute(params![
         int(id),
@@ -75,7 +78,8 @@ pub(super) fn save(db: &Connection, standing: &Standing) -> Result<()> {
         .transpose()?;
     let outcome = standing.outcome.as_ref();
     let mut update = db.prepare_cached(
-        "UPDATE campaigns SET status = ?2, ended_at = ?3, ending = ?4, last = ?5, answered = ?6, failed = ?7
+        "UPDATE campaigns SET status = ?2, ended_at = ?3, ending = ?4, last = ?5, answered = ?6, failed = ?7,
+                              epoch = ?8, incomplete = ?9
          WHERE id = ?1",
     )?;
     update.execute(params![
@@ -86,6 +90,8 @@ pub(super) fn save(db: &Connection, standing: &Standing) -> Result<()> {
         outcome.map_or(0, |(last, _)| int(last.0)),
         outcome.map(|(_, progress)| blob(&progress.answered)),
         outcome.map(|(_, progress)| blob(&progress.failed)),
+        int(standing.epoch),
+        standing.is_incomplete,
     ])?;
     Ok(())
 }
@@ -107,12 +113,14 @@ pub(super) struct Kept {
     pub(super) campaign: Campaign,
     pub(super) last: Seq,
     pub(super) progress: Progress,
+    /// Whether it must have a file.
+    pub(super) has_file: bool,
 }
 
 /// The campaigns whose results are not forgotten.
 pub(super) fn kept(db: &Connection) -> Result<Vec<Kept>> {
     let sql = format!(
-        "SELECT {COLUMNS}, last, answered, failed FROM campaigns WHERE forgotten = 0 ORDER BY id"
+        "SELECT {COLUMNS}, last, answered, failed, has_file FROM campaigns WHERE forgotten = 0 ORDER BY id"
     );
     let mut select = db.prepare(&sql)?;
     let read = |row: &Row<'_>| -> Result<Kept> {
@@ -120,6 +128,7 @@ pub(super) fn kept(db: &Connection) -> Result<Vec<Kept>> {
             campaign: campaign(row)?,
             last: Seq(number(row.get(9)?)),
             progress: progress(row, 10)?,
+            has_file: row.get(12)?,
         })
     };
     let mut rows = select.query([])?;

@@ -47,8 +47,25 @@ pub(super) fn behind(file: &File, from: u64, end: u64) -> io::Result<Vec<Entry>>
     Ok(found)
 }
 
+/// Where a file is made anew before it takes another's place.
+pub(super) fn beside(path: &Path) -> PathBuf {
+    path.with_extension("mended")
+}
+
 /// Moves a file to where nothing is deleted.
 pub(super) fn set_aside(path: &Path, aside: &Path) -> io::Result<PathBuf> {
+    let to = place_aside(path, aside)?;
+    std::fs::rename(path, &to)?;
+    Ok(to)
+}
+
+/// Copies a file to where nothing is deleted.
+pub(super) fn keep_copy(path: &Path, aside: &Path) -> io::Result<()> {
+    let to = place_aside(path, aside)?;
+    std::fs::copy(path, &to).map(|_| ())
+}
+
+fn place_aside(path: &Path, aside: &Path) -> io::Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -61,6 +78,5 @@ pub(super) fn set_aside(path: &Path, aside: &Path) -> io::Result<PathBuf> {
         number += 1;
         to = aside.join(format!("{name}.{number}"));
     }
-    std::fs::rename(path, &to)?;
     Ok(to)
 }

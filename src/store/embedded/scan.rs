@@ -1,6 +1,6 @@
 //! A campaign's file read from front to end: how it begins, its entries, and how far it is whole.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -46,6 +46,24 @@ pub(super) fn check(campaign: CampaignId, path: &Path) -> Result<(Checked, Seq),
         false => Checked::Damaged,
     };
     Ok((checked, walked.last))
+}
+
+/// Cuts a torn end off a file that nobody writes; leaves one that is damaged as it is.
+pub(super) fn trim(campaign: CampaignId, path: &Path) -> Result<(), StoreError> {
+    if check(campaign, path)?.0 != Checked::Torn {
+        return Ok(());
+    }
+    let fault = |error: io::Error| io_fault(&path.display().to_string(), &error);
+    let file = Arc::new(
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(fault)?,
+    );
+    let len = file.metadata().map_err(fault)?.len();
+    let walked = walk(campaign, &file, len, |_, _| ()).map_err(fault)?;
+    file.set_len(walked.whole).map_err(fault)
 }
 
 /// How far a file is whole.

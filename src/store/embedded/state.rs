@@ -50,8 +50,10 @@ pub(super) struct Taken {
     pub(super) replies: SmallVec<[Reply; 1]>,
     /// The accepted answers.
     pub(super) records: SmallVec<[Record; 1]>,
-    /// Where they are to be shown.
+    /// Where they have been shown.
     pub(super) log: Option<Arc<CampaignLog>>,
+    /// The replies to hosts that answered twice in this group: they stand and fall with the first.
+    repeats: SmallVec<[usize; 1]>,
 }
 
 /// Answers that have been judged and are being written.
@@ -137,7 +139,13 @@ impl State {
         for record in &taken.records {
             self.ledger.answer(record.answer.host, record.answer.failed);
         }
-        taken.log = self.log.upgrade();
+        taken.log = self.log.upgrade().filter(|_| !taken.records.is_empty());
+        // Here, so that nobody hears of the campaign's end before it.
+        if let Some(log) = &taken.log
+            && !log.append(&taken.records)
+        {
+            tracing::error!(campaign = %log.id(), "a campaign's log has a gap");
+        }
         (taken, None)
     }
 
@@ -165,6 +173,7 @@ impl State {
         for answer in answers {
             let verdict = self.refuse(&answer).unwrap_or_else(|| {
                 if many && !fresh.insert(answer.host.0) {
+                    taken.repeats.push(taken.replies.len());
                     return Ok(Appended::Duplicate);
                 }
                 place = place.next();
@@ -245,8 +254,8 @@ impl Taken {
     /// Nothing was accepted after all.
     fn refuse(&mut self, reply: &Reply) {
         self.records.clear();
-        for accepted in &mut self.replies {
-            if matches!(accepted, Ok(Appended::At(_))) {
+        for (at, accepted) in self.replies.iter_mut().enumerate() {
+            if matches!(accepted, Ok(Appended::At(_))) || self.repeats.contains(&at) {
                 accepted.clone_from(reply);
             }
         }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use super::faults::{file_fault, io_fault};
 use super::file::LogFile;
-use super::jobs::PATIENCE;
+use super::jobs::{Jobs, PATIENCE};
 use super::{EmbeddedStore, catalog, rows};
 use crate::clock::Timestamp;
 use crate::results::{
@@ -23,6 +24,8 @@ use crate::store::{
     Stored, Take,
 };
 
+/// At the end there may be gigabytes that the system has not given the disk yet.
+const LAST_WRITE: Duration = Duration::from_secs(10);
 /// There is no other node, and seldom does somebody leave while the writer commits for them.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Batches of records that may wait to be taken in while more are read.
@@ -47,7 +50,8 @@ impl Store for EmbeddedStore {
         let path = self.settings.dir.join(PROBE);
         let owned = self.owned();
         self.reads.check()?;
-        let probing = self.appends.jobs.try_run(move || {
+        self.appends.jobs.check()?;
+        let probing = self.upkeep.try_run(move || {
             owned.map_or(Ok(()), |owned| owned.check())?;
             probe(&path)
         });
@@ -131,7 +135,7 @@ impl Store for EmbeddedStore {
     async fn campaign(&self, id: CampaignId) -> Result<Option<Campaign>, StoreError> {
         match self.campaigns.find(id) {
             Some(live) => {
-                self.look_through(&live).await;
+                self.looks.wait(&live).await?;
                 Ok(Some(live.campaign()))
             }
             None => self.past(id).await,
@@ -254,7 +258,7 @@ impl Store for EmbeddedStore {
         let Some(live) = self.campaigns.find(id) else {
             return Ok(None);
         };
-        self.look_through(&live).await;
+        self.looks.wait(&live).await?;
         Ok(Some(live.follow()))
     }
 
@@ -293,24 +297,41 @@ impl Store for EmbeddedStore {
             );
             return;
         }
-        let campaigns = Arc::clone(&self.campaigns);
-        let flushed = self.reads.try_run(move || {
-            Self::synchronise(&campaigns);
-            Ok(())
+        let flushed = self.flush().await;
+        if let Err(error) = &flushed {
+            tracing::error!(%error, "what was written may not be on the disk");
+        }
+        let (witness, readers) = (Arc::clone(&self.witness), self.readers.clone());
+        let closed = self.upkeep.try_run(move || {
+            readers.close();
+            // Else the next start has to look closer.
+            match flushed {
+                Ok(()) => witness
+                    .end()
+                    .map_err(|error| io_fault("the witness", &error)),
+                Err(_) => Ok(()),
+            }
         });
-        if let Err(error) = flushed.await {
-            tracing::error!(%error, "the campaigns' files were not flushed");
+        if let Err(error) = closed.await {
+            tracing::warn!(%error, "the catalog's witness is not written");
         }
-        self.writer.close().await;
-        if let Err(error) = self.witness.end() {
-            tracing::warn!(%error, "the catalog's witness cannot be written");
-        }
-        self.readers.close();
         self.release_lock();
     }
 }
 
 impl EmbeddedStore {
+    /// Has the disk take everything, and the catalog's writer end.
+    async fn flush(&self) -> Result<(), StoreError> {
+        let jobs = Jobs::new("the last write", 1, LAST_WRITE, TaskTracker::new());
+        let campaigns = Arc::clone(&self.campaigns);
+        let files = jobs.try_run(move || {
+            Self::synchronise(&campaigns);
+            Ok(())
+        });
+        let files = files.await;
+        self.writer.close().await.and(files)
+    }
+
     async fn append_now(&self, id: CampaignId, answer: Answer) -> Result<Appended, StoreError> {
         self.check_open()?;
         let Some(live) = self.campaigns.find(id) else {

@@ -287,6 +287,26 @@ async fn an_answer_whose_campaign_ends_while_it_is_written_is_in_no_log() {
 }
 
 #[tokio::test]
+async fn a_host_that_answers_twice_in_a_write_that_fails_has_not_answered() {
+    let directories = Directories::new(Fsync::Never, 1 << 20);
+    let store = directories.open(START).await;
+    let campaign = created(&store, 9).await;
+    let live = store.campaigns.find(campaign.id).unwrap();
+    let twice = || state::Answers::from_iter([contract::answer(2), contract::answer(2)]);
+    let failure = state::Failure {
+        error: StoreError::Full("no room".into()),
+        is_final: false,
+    };
+    let failed = live.finish(live.begin(twice()), Err(failure));
+    assert!(failed.replies.iter().all(Result::is_err), "{failed:?}");
+    let taken = live.write(twice(), false);
+    assert!(matches!(
+        taken.replies[..],
+        [Ok(Appended::At(Seq(1))), Ok(Appended::Duplicate)]
+    ));
+}
+
+#[tokio::test]
 async fn an_ending_that_cannot_be_written_counts_at_once_and_is_written_later() {
     let directories = Directories::new(Fsync::Never, 1 << 20);
     let store = directories.open(START).await;

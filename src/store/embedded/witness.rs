@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt as _, OpenOptionsExt};
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::CATALOG;
 use super::faults::{int, io_fault, number};
@@ -208,15 +208,22 @@ pub(super) fn skip_numbers(
     campaigns_upto: u64,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    let (gap, second) = (int(numbers::GAP), int(numbers::second(now)));
+    let gap = int(numbers::GAP);
+    db.execute("UPDATE sequences SET next = next + ?1", [gap])?;
+    // Sequences of which nothing is known may have begun since.
     db.execute(
-        "UPDATE sequences SET next = max(next + ?1, ?2)",
-        [gap, second],
+        "INSERT INTO counters (name, value) VALUES ('first_number', 1 + ?1)
+         ON CONFLICT (name) DO UPDATE SET value = value + ?1",
+        [gap],
     )?;
     db.execute(
-        "INSERT INTO sequences (name, next) VALUES ('campaign', max(?1, ?2))
+        "INSERT INTO sequences (name, next) VALUES (?1, max(?2, ?3))
          ON CONFLICT (name) DO UPDATE SET next = max(next, excluded.next)",
-        [int(campaigns_upto) + gap, second],
+        params![
+            numbers::CAMPAIGN,
+            int(campaigns_upto) + gap,
+            int(numbers::second(now))
+        ],
     )?;
     Ok(())
 }

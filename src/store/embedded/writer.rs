@@ -78,10 +78,11 @@ impl Writer {
             reply,
             given_up: Arc::clone(&given_up),
         });
-        let written = async {
-            sender.send(task).await.map_err(|_| closed())?;
-            answer.await.map_err(|_| closed())?
-        };
+        let sent = async { sender.send(task).await.map_err(|_| closed()) };
+        self.while_it_goes_on(sent).await?;
+        // The thread ends when there is none of these any more.
+        drop(sender);
+        let written = async { answer.await.map_err(|_| closed())? };
         let written = self.while_it_goes_on(written).await;
         if written.is_err() {
             given_up.store(true, Ordering::Relaxed);
@@ -115,15 +116,19 @@ impl Writer {
     }
 
     /// Takes nothing more, and returns when everything is written.
-    pub(super) async fn close(&self) {
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it is not.
+    pub(super) async fn close(&self) -> Result<(), StoreError> {
         lock(&self.tasks).take();
         let thread = lock(&self.thread).take();
         let joined = tokio::task::spawn_blocking(|| thread.map(JoinHandle::join));
         let joined = self.while_it_goes_on(async { joined.await.map_err(|_| closed()) });
-        match joined.await {
-            Ok(None | Some(Ok(()))) => {}
-            Ok(Some(Err(_))) => tracing::error!("the catalog's writer ended badly"),
-            Err(error) => tracing::error!(%error, "what waits for the catalog is not written"),
+        match joined.await? {
+            None | Some(Ok(())) => Ok(()),
+            Some(Err(_)) => Err(StoreError::Unavailable(
+                "the catalog's writer ended badly".into(),
+            )),
         }
     }
 }
@@ -280,7 +285,7 @@ mod tests {
         let (first, twice, other) = tokio::join!(insert(1, 2), insert(3, 1), insert(3, 4));
         assert!(first.is_ok() && twice.is_err() && other.is_ok());
         assert_eq!(count(&writer).await, 4);
-        writer.close().await;
+        writer.close().await.unwrap();
         let after = writer.write(|_| Ok(()), |_| ()).await;
         assert!(matches!(after, Err(StoreError::Unavailable(_))));
     }
