@@ -139,7 +139,9 @@ async fn place(
     selection: Selection,
 ) -> Result<Result<Arc<CampaignLog>, StreamError>, StoreError> {
     let (id, after) = (selection.campaign, selection.after);
-    let other_epoch = selection.epoch.is_some_and(|epoch| epoch != campaign.epoch);
+    // Who tells none has a place in the first one, or has read no totals: what it has seen at its place is not known.
+    let epoch = selection.epoch.unwrap_or(0);
+    let other_epoch = (after > Seq(0) || selection.epoch.is_some()) && epoch != campaign.epoch;
     let give_up = tokio::time::Instant::now() + ARRIVE_WITHIN;
     loop {
         let Some(log) = shared.store.follow(id).await? else {

@@ -141,6 +141,8 @@ async fn a_copy_of_a_directory_gives_no_number_twice_and_takes_no_viewer_on() {
     assert!(!export.to_string().contains("old"), "{export}");
     let refused = select(&broker, campaign, 1, epoch).await;
     assert_eq!(refused["code"], "cannot_resume", "{refused}");
+    let refused = Viewer::watch(&broker, campaign, 1).await.refusal().await;
+    assert!(refused.contains("cannot resume"), "{refused}");
     assert_eq!(told(&broker, campaign).await, (false, false, false, 2));
 }
 
