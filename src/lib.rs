@@ -11,19 +11,17 @@
     )
 )]
 
+pub use answerback_base::{bell, clock, limits, sampled, text};
+pub use answerback_broker as results;
+pub use answerback_sockjs as sockjs;
+pub use answerback_sockjs_warp::{self as transport, net};
+pub use answerback_store as store;
+pub use answerback_store::store_contract;
+
 // Floor 0
-pub mod bell;
-pub mod clock;
-pub mod limits;
-pub mod sockjs;
 pub mod telemetry;
-pub mod text;
 // Floor 1
-pub mod net;
-pub mod results;
 // Floor 2
-pub mod store;
-pub mod transport;
 // Floor 3
 pub mod catalog;
 // Floor 4

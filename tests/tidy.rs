@@ -9,14 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The floor of each top-level module, as ARCHITECTURE.md draws them. A module imports only from lower floors.
-const FLOORS: [(u32, &[&str]); 10] = [
-    (
-        0,
-        &["bell", "clock", "limits", "sockjs", "telemetry", "text"],
-    ),
-    (1, &["net", "results"]),
-    (2, &["store", "transport"]),
+/// The crates, each above those that it depends on, which Cargo sees to.
+const CRATES: [&str; 5] = ["base", "sockjs", "broker", "sockjs-warp", "store"];
+/// Crates that have no I/O, runtime, clock or randomness.
+const PURE: [&str; 2] = ["sockjs", "broker"];
+/// The floor of each top-level module of the product, as ARCHITECTURE.md draws them. A module imports only from lower floors.
+const FLOORS: [(u32, &[&str]); 8] = [
+    (0, &["telemetry"]),
     (3, &["catalog"]),
     (4, &["auth"]),
     (
@@ -28,8 +27,6 @@ const FLOORS: [(u32, &[&str]); 10] = [
     (8, &["app"]),
     (9, &["lib", "main"]),
 ];
-/// Modules on floor 0 that others on floor 0 may use: they are values, not machinery.
-const VALUES: [&str; 2] = ["bell", "clock"];
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 60;
 /// What pure modules must not name.
@@ -82,7 +79,9 @@ fn files_under(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
 /// Every Rust file of the project by its path from the root.
 fn sources() -> BTreeMap<String, String> {
     let mut found = Vec::new();
-    for folder in ["src", "tests", "benches", "examples", "loadtest", "fuzz"] {
+    for folder in [
+        "src", "crates", "tests", "benches", "examples", "loadtest", "fuzz",
+    ] {
         files_under(&root().join(folder), ".rs", &mut found);
     }
     let name = |path: &Path| {
@@ -166,8 +165,7 @@ fn modules_import_only_from_lower_floors() {
             let Some(other) = floor_of(&name) else {
                 continue;
             };
-            let value = VALUES.contains(&name.as_str()) && !VALUES.contains(&module);
-            if name != module && other >= floor && !value {
+            if name != module && other >= floor {
                 faults.push(format!(
                     "{path}: {module} (floor {floor}) imports {name} (floor {other})"
                 ));
@@ -248,11 +246,20 @@ fn comes_back(from: &str, arrows: &BTreeMap<String, BTreeSet<String>>) -> bool {
     false
 }
 
+/// The folder of a crate's sources, and a file's path from there.
+fn inside_a_crate(path: &str) -> Option<(&str, &str)> {
+    if let Some(inside) = path.strip_prefix("src/") {
+        return Some(("src", inside));
+    }
+    let at = path.strip_prefix("crates/")?.find("/src/")? + "crates/".len();
+    Some((&path[..at + 4], &path[at + 5..]))
+}
+
 #[test]
 fn no_modules_import_each_other_in_a_circle() {
     let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (path, text) in sources() {
-        let Some(inside) = path.strip_prefix("src/").filter(|_| !is_test_file(&path)) else {
+        let Some((folder, inside)) = inside_a_crate(&path).filter(|_| !is_test_file(&path)) else {
             continue;
         };
         let inside = inside.trim_end_matches(".rs").trim_end_matches("/mod");
@@ -265,9 +272,10 @@ fn no_modules_import_each_other_in_a_circle() {
                 continue;
             };
             let (from, to) = (module[..=at].join("/"), named[..=at].join("/"));
-            let place = root().join("src").join(&to);
+            let place = root().join(folder).join(&to);
             if place.is_dir() || place.with_extension("rs").exists() {
-                arrows.entry(from).or_default().insert(to);
+                let named = |module| format!("{folder}/{module}");
+                arrows.entry(named(from)).or_default().insert(named(to));
             }
         }
     }
@@ -282,8 +290,8 @@ fn no_modules_import_each_other_in_a_circle() {
 fn pure_modules_name_no_machinery() {
     let mut faults = Vec::new();
     for (path, text) in sources() {
-        let pure = path.starts_with("src/sockjs/") || path.starts_with("src/results/");
-        if !pure || is_test_file(&path) {
+        let is_pure = |name: &&str| path.starts_with(&format!("crates/{name}/src/"));
+        if !PURE.iter().any(|name| is_pure(name)) || is_test_file(&path) {
             continue;
         }
         for (at, line) in without_tests(&text).lines().enumerate() {
@@ -292,13 +300,14 @@ fn pure_modules_name_no_machinery() {
                 faults.push(format!("{path}:{}: {word}", at + 1));
             }
         }
-        let foreign = crate_names(without_tests(&text)).into_iter();
-        let sockjs = path.starts_with("src/sockjs/");
-        faults.extend(
-            foreign
-                .filter(|name| sockjs && name != "sockjs" && name != "clock")
-                .map(|name| format!("{path}: {name}")),
-        );
+    }
+    for name in PURE.iter().chain(["base"].iter()) {
+        let manifest =
+            fs::read_to_string(root().join(format!("crates/{name}/Cargo.toml"))).unwrap();
+        let dependencies = manifest.split("[dev-dependencies]").next().unwrap();
+        for word in IMPURE.iter().filter(|word| dependencies.contains(**word)) {
+            faults.push(format!("crates/{name} depends on {word}"));
+        }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
@@ -351,11 +360,14 @@ fn the_cards_crates_are_direct_dependencies_in_real_use() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let code: String = sources()
         .into_iter()
-        .filter(|(path, _)| path.starts_with("src/") && !is_test_file(path))
+        .filter(|(path, _)| inside_a_crate(path).is_some() && !is_test_file(path))
         .map(|(_, text)| without_tests(&text).to_owned())
         .collect();
     for name in CARD {
-        let listed = |line: &str| line.replace('-', "_").starts_with(&format!("{name} ="));
+        let listed = |line: &str| {
+            let line = line.replace('-', "_");
+            line.starts_with(&format!("{name} =")) || line.starts_with(&format!("{name}.workspace"))
+        };
         assert!(manifest.lines().any(listed), "{name} is not listed");
         assert!(code.contains(&format!("{name}::")), "{name} is not used");
     }
@@ -382,6 +394,14 @@ fn the_papers_are_there_and_the_changelog_has_a_place_for_news() {
             .contains("## Unreleased")
     );
     let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for name in CRATES {
+        let drawn = format!("crates/{name}");
+        assert!(
+            architecture.contains(&drawn),
+            "ARCHITECTURE.md does not draw {drawn}"
+        );
+        assert!(root().join(&drawn).is_dir(), "{drawn} is not there");
+    }
     for (_, modules) in FLOORS {
         for module in modules.iter().filter(|module| **module != "lib") {
             assert!(

@@ -3,4 +3,3 @@
 pub mod lines;
 pub mod logging;
 pub mod metrics;
-pub mod sampled;
