@@ -291,7 +291,7 @@ fn pure_modules_name_no_machinery() {
     let mut faults = Vec::new();
     for (path, text) in sources() {
         let is_pure = |name: &&str| path.starts_with(&format!("crates/{name}/src/"));
-        if !PURE.iter().any(|name| is_pure(name)) || is_test_file(&path) {
+        if !PURE.iter().any(is_pure) || is_test_file(&path) {
             continue;
         }
         for (at, line) in without_tests(&text).lines().enumerate() {

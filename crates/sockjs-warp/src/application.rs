@@ -70,12 +70,14 @@ pub trait Conversation: Send {
     fn next(&mut self, form: Form, budget: usize, now: Timestamp) -> Next;
 
     /// When [`Conversation::next`] must be asked again even if nobody rings, e.g. for a login deadline.
-    fn deadline(&self) -> Option<Timestamp>;
+    fn deadline(&self) -> Option<Timestamp> {
+        None
+    }
 
     /// Looks at what [`Conversation::next`] is going to look at, and nothing else. Called for many sessions before the
     /// first of them is asked: what they need is then fetched from memory side by side.
     fn look(&self) {}
 
     /// The session is over, whoever ended it. Called once, last.
-    fn closed(&mut self, now: Timestamp);
+    fn closed(&mut self, _now: Timestamp) {}
 }

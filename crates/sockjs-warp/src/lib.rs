@@ -38,7 +38,8 @@ pub mod websocket;
 mod whereabouts;
 
 pub use crate::bell::{Bell, Bells};
-pub use crate::sockjs::Slice;
+pub use crate::clock::{Clock, Timestamp};
+pub use crate::sockjs::{Form, Settings, Slice};
 pub use application::{Application, Conversation, Next, Opened};
 pub use bounds::Bounds;
 pub use directory::Directory;

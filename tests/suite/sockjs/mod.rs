@@ -9,7 +9,7 @@ mod pages;
 mod polling;
 mod scripts;
 mod server;
-#[path = "../../../examples/sockjs_test_server/services.rs"]
+#[path = "../../../crates/sockjs-warp/examples/sockjs_test_server/services.rs"]
 mod services;
 mod streaming;
 mod websocket;

@@ -79,3 +79,26 @@ impl Default for Settings {
         }
     }
 }
+
+/// Serves a filter over plain HTTP at this address until the future is dropped, with the default bounds.
+///
+/// # Errors
+/// If it cannot listen there.
+pub async fn serve_filter<F, R>(address: std::net::SocketAddr, filter: F) -> std::io::Result<()>
+where
+    F: warp::Filter<Extract = R, Error = warp::Rejection> + Clone + Send + Sync + 'static,
+    R: warp::Reply + Send + 'static,
+{
+    let settings = Settings::default();
+    let listener = Listener::bind(address, &settings)?;
+    let service = Filtered(warp::service(filter));
+    serve(
+        listener,
+        None,
+        service,
+        settings,
+        tokio_util::sync::CancellationToken::new(),
+    )
+    .await;
+    Ok(())
+}

@@ -1,17 +1,13 @@
-//! A chat room over SockJS: `cargo run --example chat`, then connect to http://127.0.0.1:8080/chat.
+//! A chat room over SockJS: `cargo run -p answerback-sockjs-warp --example chat`, then connect to http://127.0.0.1:8080/chat.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use answerback::clock::{Clock, Timestamp};
-use answerback::net::{self, Listener};
-use answerback::sockjs::{Form, Settings};
-use answerback::transport::{
-    Application, Bell, Bells, Conversation, Mount, Next, Opened, Surroundings,
+use answerback_sockjs_warp::{
+    Application, Bell, Bells, Clock, Conversation, Form, Mount, Next, Opened, Settings,
+    Surroundings, Timestamp, net,
 };
 use bytes::Bytes;
-use tokio_util::sync::CancellationToken;
 use warp::Filter;
 
 /// What has been said lately, how much was said before, and the bells of all who listen.
@@ -53,10 +49,6 @@ impl Conversation for Guest {
         }
     }
 
-    fn deadline(&self) -> Option<Timestamp> {
-        None
-    }
-
     fn closed(&mut self, _now: Timestamp) {
         let mut room = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         room.2.remove(&self.2);
@@ -70,16 +62,5 @@ async fn main() -> std::io::Result<()> {
     let routes = chat
         .filter()
         .or(warp::path::end().map(|| "SockJS at /chat"));
-    let (settings, stop) = (net::Settings::default(), CancellationToken::new());
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
-    let listener = Listener::bind(address, &settings)?;
-    net::serve(
-        listener,
-        None,
-        net::Filtered(warp::service(routes)),
-        settings,
-        stop,
-    )
-    .await;
-    Ok(())
+    net::serve_filter(([127, 0, 0, 1], 8080).into(), routes).await
 }

@@ -14,11 +14,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use answerback::clock::Clock;
-use answerback::results::{Answer, HostId, QueryId, Question, Read, Seq, UserId};
-use answerback::sockjs::Form;
-use answerback::store::redis::{RedisStore, Settings};
-use answerback::store::{CampaignLog, Store, contract};
+use answerback_base::clock::Clock;
+use answerback_broker::{Answer, HostId, QueryId, Question, Read, Seq, UserId};
+use answerback_sockjs::Form;
+use answerback_store::redis::{RedisStore, Settings};
+use answerback_store::{CampaignLog, Store, contract};
 use bytes::Bytes;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
@@ -237,7 +237,7 @@ async fn store(url: &str, answers: u32, body: &Bytes, viewers: usize) -> Result<
                 };
                 writer.append(id, answer, now).await?;
             }
-            Ok::<_, answerback::store::StoreError>(())
+            Ok::<_, answerback_store::StoreError>(())
         });
     }
     while let Some(appended) = callers.join_next().await {
@@ -264,7 +264,7 @@ async fn store(url: &str, answers: u32, body: &Bytes, viewers: usize) -> Result<
 }
 
 async fn follower(log: Arc<CampaignLog>, answers: u64) {
-    let bell = answerback::bell::Bell::default();
+    let bell = answerback_base::bell::Bell::default();
     log.subscribe(&bell);
     let mut cursor = Seq(0);
     while cursor.0 < answers {

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use answerback::bell::Bell;
-use answerback::clock::Timestamp;
-use answerback::sockjs::settings::Transports;
-use answerback::sockjs::{Close, Form, Outbox, Settings};
-use answerback::transport::{Application, Conversation, Mount, Next, Opened, Surroundings};
+use answerback_base::bell::Bell;
+use answerback_base::clock::Timestamp;
+use answerback_sockjs::settings::Transports;
+use answerback_sockjs::{Close, Form, Outbox, Settings};
+use answerback_sockjs_warp::{Application, Conversation, Mount, Next, Opened, Surroundings};
 use bytes::Bytes;
 use smallvec::smallvec;
 use warp::Filter;

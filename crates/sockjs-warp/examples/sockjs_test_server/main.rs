@@ -1,7 +1,7 @@
 //! The server that SockJS conformance suites run against, over the broker's own accept loop.
 //!
 //! ```text
-//! cargo run --example sockjs_test_server -- --listen 127.0.0.1:8081
+//! cargo run -p answerback-sockjs-warp --example sockjs_test_server -- --listen 127.0.0.1:8081
 //! ```
 
 mod services;
@@ -9,9 +9,9 @@ mod services;
 use std::io::Write;
 use std::net::SocketAddr;
 
-use answerback::clock::Clock;
-use answerback::net::{self, Listener};
-use answerback::transport::Surroundings;
+use answerback_base::clock::Clock;
+use answerback_sockjs_warp::Surroundings;
+use answerback_sockjs_warp::net::{self, Listener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
