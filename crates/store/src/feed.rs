@@ -1,9 +1,11 @@
 //! A campaign's log on this node, and the bells of those who read it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::task::yield_now;
 
 use crate::bell::{Bell, Bells};
@@ -13,6 +15,8 @@ use crate::sockjs::Form;
 /// So many readers, or a row of sessions that share a task, are woken for each worker before they get their turn. With
 /// one worker 8 to 64 were all alike (CPU a delivery to 1,000 viewers), and with 256 the gain was gone.
 const WOKEN_AT_ONCE: usize = 32;
+/// Readers who are still to be woken wait so long for what is being written, the shortest that a timer knows.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(1);
 
 /// The shared log of one campaign: a store appends, viewers read through cursors of their own.
 #[derive(Debug)]
@@ -27,6 +31,10 @@ pub struct CampaignLog {
     epoch: AtomicU64,
     /// One more than the position up to which the store has the same log; 0 while that is all of it.
     forked: AtomicU64,
+    /// Writers who are about to append.
+    writers: AtomicUsize,
+    /// One of them has.
+    written: Notify,
 }
 
 impl CampaignLog {
@@ -41,6 +49,8 @@ impl CampaignLog {
             bytes_max,
             epoch: AtomicU64::new(0),
             forked: AtomicU64::new(0),
+            writers: AtomicUsize::new(0),
+            written: Notify::new(),
         }
     }
 
@@ -74,8 +84,36 @@ impl CampaignLog {
         let mut left = ring_some(usize::MAX);
         while left > 0 {
             yield_now().await;
+            self.let_writers_in().await;
             left = ring_some(left);
         }
+    }
+
+    /// A writer whose thread waits for a processor would have to wait until all readers are served, and each of them would
+    /// be served twice.
+    async fn let_writers_in(&self) {
+        let mut written = std::pin::pin!(self.written.notified());
+        written.as_mut().enable();
+        if self.writers.load(Ordering::SeqCst) > 0 {
+            // Its disk may be slow.
+            let _ = tokio::time::timeout(WRITTEN_WITHIN, written).await;
+        }
+    }
+
+    /// For stores that write on other threads: somebody is about to append.
+    pub fn begin_writing(&self) {
+        self.writers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Some of it is appended.
+    pub fn has_written(&self) {
+        self.written.notify_waiters();
+    }
+
+    /// All of it is.
+    pub fn end_writing(&self) {
+        self.writers.fetch_sub(1, Ordering::SeqCst);
+        self.has_written();
     }
 
     /// For a store that has another ring the bells: true if nobody has undertaken to since the last

@@ -22,6 +22,10 @@ pub(super) struct Appends {
 impl Appends {
     /// Writes what waits, until nothing does.
     pub(super) async fn write_waiting(self, live: Arc<Live>) {
+        let followed = live.log();
+        if let Some(log) = &followed {
+            log.begin_writing();
+        }
         // Requests that have come in already are read before, and share the write.
         tokio::task::yield_now().await;
         while let Some(group) = live.next_group() {
@@ -29,6 +33,7 @@ impl Appends {
             let (senders, taken) = self.write(&live, group).await;
             if let Some(taken) = taken {
                 if let Some(log) = &taken.log {
+                    log.has_written();
                     self.ringer.ring(log);
                 }
                 for (reply, sender) in taken.replies.into_iter().zip(senders) {
@@ -40,6 +45,9 @@ impl Appends {
                 // Those who have just been answered ask again.
                 tokio::task::yield_now().await;
             }
+        }
+        if let Some(log) = &followed {
+            log.end_writing();
         }
     }
 

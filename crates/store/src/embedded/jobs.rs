@@ -1,6 +1,5 @@
 //! Work that a disk may hold up: beside the event loop, bounded in number, and nobody waits for it without end.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,8 +31,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Running {
     next: u64,
-    /// When each began; the first is the oldest.
-    since: BTreeMap<u64, Instant>,
+    /// The number of each, and when it began; a handful.
+    since: Vec<(u64, Instant)>,
 }
 
 /// A job that runs.
@@ -109,7 +108,7 @@ impl Jobs {
     /// # Errors
     /// [`StoreError::Unavailable`] if one has been running for too long.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        let oldest = self.0.lock().since.values().next().map(Instant::elapsed);
+        let oldest = self.0.lock().since.iter().map(|(_, at)| at.elapsed()).max();
         match oldest {
             Some(age) if age >= self.0.patience => Err(self.hangs(age)),
             _ => Ok(()),
@@ -134,7 +133,7 @@ impl Inner {
         let mut running = self.lock();
         let number = running.next;
         running.next += 1;
-        running.since.insert(number, Instant::now());
+        running.since.push((number, Instant::now()));
         Begun(self, number)
     }
 
@@ -146,7 +145,7 @@ impl Inner {
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        self.0.lock().since.remove(&self.1);
+        self.0.lock().since.retain(|(number, _)| *number != self.1);
         self.0.permits.add_permits(1);
     }
 }
