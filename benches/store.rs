@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use answerback::bell::Bell;
 use answerback::clock::Timestamp;
 use answerback::results::{Answer, Campaign, HostId, QueryId, Question, Rules, UserId};
 use answerback::store::contract::encode;
 use answerback::store::embedded::{EmbeddedStore, Fsync, Settings};
 use answerback::store::{Appended, Change, Expect, Store, Stored};
+use answerback::wake::WakeSlot;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use roaring::RoaringBitmap;
@@ -93,7 +93,7 @@ impl Bench {
             .unwrap()
             .unwrap();
         for _ in 0..readers {
-            log.subscribe(&Bell::default());
+            log.subscribe(&WakeSlot::default());
         }
         let body = Bytes::from(vec![b'x'; BODY_BYTES]);
         let started = Instant::now();

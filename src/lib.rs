@@ -11,7 +11,7 @@
     )
 )]
 
-pub use answerback_base::{bell, clock, limits, sampled, text};
+pub use answerback_base::{clock, limits, sampled, text, wake};
 pub use answerback_broker as results;
 pub use answerback_sockjs as sockjs;
 pub use answerback_sockjs_warp::{self as transport, net};

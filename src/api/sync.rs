@@ -26,11 +26,11 @@ use super::wire::host::status;
 use super::wire::number::Number;
 use super::wire::rows::{Stored, text_of as text_of_answer};
 use crate::auth::{Action, Actor};
-use crate::bell::Bell;
 use crate::catalog::entity::Host;
 use crate::limits::permits::Permit;
 use crate::net::aside;
 use crate::results::{Campaign, Claim, Ending, HostId, Question, Record, Seq, UserId};
+use crate::wake::WakeSlot;
 
 /// A claim is renewed so often; it holds for three times as long.
 const RENEWAL: Duration = Duration::from_secs(5);
@@ -323,7 +323,7 @@ async fn collect(api: &Api, campaign: &Campaign) -> Result<Answers, ApiError> {
     let store = &api.parts.store;
     let log = store.follow(campaign.id).await?;
     let log = log.ok_or_else(|| ApiError::Internal("a new campaign has no log".to_owned()))?;
-    let bell = Bell::default();
+    let bell = WakeSlot::default();
     log.subscribe(&bell);
     // Its own name: viewers of the same node claim and release under the node's.
     let node = format!("{}/request/{}", api.parts.node, campaign.id);

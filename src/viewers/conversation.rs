@@ -10,27 +10,27 @@ use super::identity::Identity;
 use super::select::{self, Found};
 use super::watch::Watch;
 use crate::auth::Actor;
-use crate::bell::Bell;
 use crate::clock::Timestamp;
 use crate::results::log::Read;
 use crate::results::{Command, StreamError, Viewer};
 use crate::sockjs::Form;
 use crate::transport::{Conversation, Next};
+use crate::wake::WakeSlot;
 
 /// A viewer's half of a session.
 pub(super) struct Viewing {
     shared: Arc<Shared>,
-    bell: Bell,
+    bell: WakeSlot,
     viewer: Viewer,
     identity: Option<Arc<Identity>>,
     watch: Option<Arc<Watch>>,
-    /// Where the command that is under way puts what it finds, before it rings the bell.
+    /// Where the command that is under way puts what it finds, before it notifies the wake slot.
     mailbox: Option<Arc<Mutex<Option<Found>>>>,
     warned: bool,
 }
 
 impl Viewing {
-    pub(super) fn new(shared: Arc<Shared>, bell: Bell, now: Timestamp) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, bell: WakeSlot, now: Timestamp) -> Self {
         Self {
             shared,
             bell,
@@ -75,7 +75,7 @@ impl Viewing {
         self.shared.tasks.spawn(async move {
             let found = task.await;
             *mailbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
-            bell.ring();
+            bell.notify();
         });
     }
 

@@ -12,7 +12,7 @@ use dashmap::DashMap;
 
 use super::Shared;
 use crate::auth::Actor;
-use crate::bell::{Bell, Bells};
+use crate::wake::{WakeSlot, WakeSlots};
 
 /// How often tokens are looked up again without an occasion: those that have run out tell nobody.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ pub(super) struct Identity {
     /// None once the token is not good any more.
     actor: ArcSwapOption<Actor>,
     /// Those of the sessions.
-    bells: Mutex<Bells>,
+    bells: Mutex<WakeSlots>,
 }
 
 impl Identity {
@@ -34,7 +34,7 @@ impl Identity {
         self.actor.load_full()
     }
 
-    fn bells(&self) -> MutexGuard<'_, Bells> {
+    fn bells(&self) -> MutexGuard<'_, WakeSlots> {
         self.bells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -45,7 +45,7 @@ pub(super) struct Identities(DashMap<String, Arc<Identity>>);
 
 impl Identities {
     /// One more session of somebody who has just been looked up.
-    pub(super) fn join(&self, actor: Actor, bell: &Bell) -> Arc<Identity> {
+    pub(super) fn join(&self, actor: Actor, bell: &WakeSlot) -> Arc<Identity> {
         let hash = actor.token.hash.clone();
         let entry = self.0.entry(hash.clone()).or_insert_with(|| {
             Arc::new(Identity {
@@ -61,7 +61,7 @@ impl Identities {
     }
 
     /// One session less.
-    pub(super) fn leave(&self, identity: &Identity, bell: &Bell) {
+    pub(super) fn leave(&self, identity: &Identity, bell: &WakeSlot) {
         identity.bells().remove(bell);
         self.0
             .remove_if(&identity.hash, |_, identity| identity.bells().is_empty());
@@ -104,6 +104,6 @@ fn look(shared: &Shared) {
         watch.renumber();
     }
     for identity in changed {
-        identity.bells().ring();
+        identity.bells().notify();
     }
 }

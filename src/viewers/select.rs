@@ -8,13 +8,13 @@ use super::Shared;
 use super::ticker;
 use super::watch::Watch;
 use crate::auth::Actor;
-use crate::bell::Bell;
 use crate::results::{Campaign, Ended, Selection, Seq, Status, StreamError};
 use crate::sampled;
 use crate::store::{CampaignLog, StoreError};
+use crate::wake::WakeSlot;
 
 /// How long a place in the log that is not here yet is waited for: what another node has appended is here within a
-/// second even if its bell is lost.
+/// second even if its wake slot is lost.
 const ARRIVE_WITHIN: Duration = Duration::from_secs(2);
 /// How often it is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -28,7 +28,7 @@ pub(super) enum Found {
 /// A place among a campaign's viewers. Dropped without being taken (the client left meanwhile), it is given back.
 pub(super) struct Selected {
     shared: Arc<Shared>,
-    bell: Bell,
+    bell: WakeSlot,
     watch: Arc<Watch>,
     taken: bool,
 }
@@ -73,7 +73,7 @@ pub(super) async fn select(
     shared: Arc<Shared>,
     actor: Arc<Actor>,
     selection: Selection,
-    bell: Bell,
+    bell: WakeSlot,
 ) -> Found {
     Found::Selected(open(&shared, &actor, selection, bell).await)
 }
@@ -82,7 +82,7 @@ async fn open(
     shared: &Arc<Shared>,
     actor: &Actor,
     selection: Selection,
-    bell: Bell,
+    bell: WakeSlot,
 ) -> Result<Selected, StreamError> {
     let id = selection.campaign;
     let unreadable = |error: crate::store::StoreError| {

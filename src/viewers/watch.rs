@@ -147,7 +147,7 @@ impl Watch {
         };
         self.tick_number.store(tick.number, Ordering::Release);
         drop(tick);
-        self.log.ring();
+        self.log.notify();
     }
 
     /// Finds out which targets were deleted; true if that is news. [`Watch::look`] counts without them from then on.
@@ -171,7 +171,7 @@ impl Watch {
         forked.is_some_and(|same| first > same) || first.0 <= self.gone.load(Ordering::Acquire)
     }
 
-    /// Reads a part of the log back from the store. Viewers who wait for other parts ask again when they are rung.
+    /// Reads a part of the log back from the store. Viewers who wait for other parts ask again when they are notified.
     pub(super) async fn recall(&self, store: &dyn Store, first: Seq, last: Seq) {
         if self.recalling.swap(true, Ordering::AcqRel) {
             return;

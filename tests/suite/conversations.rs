@@ -14,7 +14,7 @@ use answerback::results::{
 use answerback::sockjs::{Form, Transport, payload};
 use answerback::store::Store;
 use answerback::store::embedded::{EmbeddedStore, Fsync, Settings};
-use answerback::transport::{Application, Bell, Conversation, Next, Opened};
+use answerback::transport::{Application, Conversation, Next, Opened, WakeSlot};
 use answerback::viewers::Viewers;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -114,7 +114,7 @@ impl Stage {
     }
 
     async fn viewer_with(&self, token: &str) -> Watching {
-        let bell = Bell::default();
+        let bell = WakeSlot::default();
         let opened = Opened {
             transport: Transport::RawWebSocket,
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -158,7 +158,7 @@ impl Stage {
 
 struct Watching {
     conversation: Box<dyn Conversation>,
-    bell: Bell,
+    bell: WakeSlot,
 }
 
 impl Watching {

@@ -8,9 +8,9 @@
     )
 )]
 
-pub mod bell;
 pub mod clock;
 pub mod limits;
 pub mod names;
 pub mod sampled;
 pub mod text;
+pub mod wake;

@@ -4,20 +4,20 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use answerback_sockjs_warp::{
-    Application, Bell, Bells, Clock, Conversation, Form, Mount, Next, Opened, Settings,
-    Surroundings, Timestamp, net,
+    Application, Clock, Conversation, Form, Mount, Next, Opened, Settings, Surroundings, Timestamp,
+    WakeSlot, WakeSlots, net,
 };
 use bytes::Bytes;
 use warp::Filter;
 
-/// What has been said lately, how much was said before, and the bells of all who listen.
+/// What has been said lately, how much was said before, and the wake slots of all who listen.
 #[derive(Default)]
-struct Room(VecDeque<Bytes>, usize, Bells);
+struct Room(VecDeque<Bytes>, usize, WakeSlots);
 
 struct Chat(Arc<Mutex<Room>>);
 
 /// A guest is a position in the talk, from the first line kept on.
-struct Guest(Arc<Mutex<Room>>, usize, Bell);
+struct Guest(Arc<Mutex<Room>>, usize, WakeSlot);
 
 impl Application for Chat {
     fn open(&self, opened: Opened, _now: Timestamp) -> Box<dyn Conversation> {
@@ -35,7 +35,7 @@ impl Conversation for Guest {
             room.0.pop_front();
             room.1 += 1;
         }
-        room.2.ring();
+        room.2.notify();
     }
 
     fn next(&mut self, _form: Form, _budget: usize, _now: Timestamp) -> Next {

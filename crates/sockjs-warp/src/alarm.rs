@@ -23,12 +23,12 @@ impl Alarm {
         }
     }
 
-    /// When it rings.
+    /// When it notifies.
     pub(super) const fn at(&self) -> Instant {
         self.at
     }
 
-    /// Whether it has rung at `now`, which is not ahead of the clock; if not, the task is woken when it does.
+    /// Whether it has notified at `now`, which is not ahead of the clock; if not, the task is woken when it does.
     pub(super) fn poll_rung(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
         if self.registered && now < self.at {
             return false;

@@ -1,7 +1,7 @@
 //! The face that a product shows to the transports: who is opened, what is sent next, who is closed.
 //!
 //! The transport pulls: nothing is ever pushed at a session. When something may have changed, the
-//! application rings the session's [`Bell`]; the driver that holds the receiver then asks
+//! application notifies the session's [`WakeSlot`]; the driver that holds the receiver then asks
 //! [`Conversation::next`] until it says [`Next::Wait`].
 
 use std::net::IpAddr;
@@ -10,9 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::bell::Bell;
 use crate::clock::Timestamp;
 use crate::sockjs::{Form, Slice, Transport};
+use crate::wake::WakeSlot;
 
 /// What a transport knows of a client when its session opens.
 #[derive(Clone, Debug)]
@@ -23,9 +23,9 @@ pub struct Opened {
     pub address: IpAddr,
     /// The mount's prefix, e.g. `/api/v1/fleet/results`.
     pub prefix: Arc<str>,
-    /// Rings the driver of this session; cheap to clone and to ring twice. Sessions share a driver, so it is only to be
-    /// rung, never listened to, and to be dropped when the session is over: the driver ends with the last clone.
-    pub bell: Bell,
+    /// Wakes the driver of this session; cheap to clone and to notify twice. Sessions share a driver, so it is only to be
+    /// notified, never listened to, and to be dropped when the session is over: the driver ends with the last clone.
+    pub bell: WakeSlot,
 }
 
 /// What to send next.
@@ -36,7 +36,7 @@ pub enum Next {
     /// Messages of the application's own, still plain: the transport frames them, all in one SockJS frame
     /// where the transport has frames. Never empty.
     Messages(SmallVec<[Bytes; 2]>),
-    /// Nothing now; the bell will ring.
+    /// Nothing now; the wake slot will be notified.
     Wait,
     /// Nothing ever again: close the session with this code and reason (at most 123 bytes).
     Close {
@@ -54,7 +54,7 @@ pub trait Application: Send + Sync + 'static {
 }
 
 /// The application's half of one session. Called under the session's lock: must neither block nor await.
-/// Work that has to wait is spawned by the application and rings the bell when it is done.
+/// Work that has to wait is spawned by the application and notifies the wake slot when it is done.
 pub trait Conversation: Send {
     /// The client has sent a message.
     fn message(&mut self, text: &str, now: Timestamp);
@@ -69,7 +69,7 @@ pub trait Conversation: Send {
     /// reaches it, and holds at least one message if there is any).
     fn next(&mut self, form: Form, budget: usize, now: Timestamp) -> Next;
 
-    /// When [`Conversation::next`] must be asked again even if nobody rings, e.g. for a login deadline.
+    /// When [`Conversation::next`] must be asked again even if nobody notifies, e.g. for a login deadline.
     fn deadline(&self) -> Option<Timestamp> {
         None
     }

@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::handle::{Handle, Pulled};
 use super::registry::Registry;
-use crate::bell::Bell;
 use crate::clock::Timestamp;
 use crate::sockjs::session::{Receiver, ReceiverId, Refused, Sent};
 use crate::sockjs::{Coding, Framing, Transport};
+use crate::wake::WakeSlot;
 
 /// The place of a session's receiver, taken. Dropped before it is vacated, it means that the client
 /// has gone: the session ends.
@@ -76,7 +76,7 @@ impl Attached {
     }
 
     /// Rung when there may be more.
-    pub(super) fn bell(&self) -> &Bell {
+    pub(super) fn bell(&self) -> &WakeSlot {
         self.handle.bell()
     }
 

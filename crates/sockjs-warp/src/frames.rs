@@ -29,7 +29,7 @@ pub(super) struct Frames {
     attached: Option<Attached>,
     /// Whether nothing follows.
     ended: bool,
-    /// Whether the task is woken by the session's bell.
+    /// Whether the task is woken by the session's wake slot.
     listens: bool,
     alarm: Option<(Timestamp, Alarm)>,
 }
@@ -81,7 +81,7 @@ impl Frames {
     /// Whether the session has a use for what is still to be handed out. If so, the task is woken when that changes.
     pub(super) fn is_wanted(&self) -> bool {
         self.receiver().is_none_or(|attached| {
-            // A bell that has rung rings again only once that was heard.
+            // A wake slot that has notified notifies again only once that was heard.
             let _ = attached.bell().take();
             attached.is_attached()
         })
@@ -118,7 +118,7 @@ impl Frames {
             if !std::mem::replace(&mut self.listens, true) {
                 attached.bell().listen(context);
             }
-            // Before the pull, so that no ring is missed; what has rung so far, the pull will see.
+            // Before the pull, so that no notification is missed; what has notified so far, the pull will see.
             let _ = attached.bell().take();
             match attached.pull(&self.framing, self.coding) {
                 Pulled::Parts {
@@ -128,7 +128,7 @@ impl Frames {
                     ..
                 } => {
                     self.ended = sent == Sent::Ends;
-                    // Without an alarm that is still to ring there would be no heartbeat.
+                    // Without an alarm that is still to fire there would be no heartbeat.
                     let drained = drained && sent == Sent::More && self.rings();
                     return Polled::Parts { parts, drained };
                 }
@@ -143,14 +143,14 @@ impl Frames {
         }
     }
 
-    /// Whether an alarm is set that has not rung.
+    /// Whether an alarm is set that has not notified.
     fn rings(&self) -> bool {
         let alarm = self.alarm.as_ref();
         alarm.is_some_and(|(_, alarm)| Instant::now() < alarm.at())
     }
 
     /// Whether it is `until`, or somewhat before; if not, the task is woken then. An alarm set too early is left alone
-    /// until it rings: traffic puts heartbeats off, and resetting a timer for every message would cost more.
+    /// until it notifies: traffic puts heartbeats off, and resetting a timer for every message would cost more.
     fn is_due(&mut self, until: Timestamp, now: Timestamp, context: &mut Context<'_>) -> bool {
         // An application whose deadline stays in the past must not make its driver spin.
         const PAUSE_MIN: Duration = Duration::from_millis(1);

@@ -7,18 +7,18 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::application::{Conversation, Next};
-use crate::bell::Bell;
 use crate::clock::Timestamp;
 use crate::limits::permits::Permit;
 use crate::sockjs::session::{Expired, Receiver, ReceiverId, Refused, Sent, Step};
 use crate::sockjs::{Close, Coding, Form, Framing, Parts, Session, Transport};
+use crate::wake::WakeSlot;
 
 /// A session that the registry knows. Its methods never wait for a client or an application.
 pub(super) struct Handle {
     /// What the client chose: its only credential, never to be logged.
     id: Box<str>,
     transport: Transport,
-    bell: Bell,
+    bell: WakeSlot,
     /// What the directory says of it, if there is one.
     record: Option<Box<str>>,
     /// Given back when the last one who holds the session lets go of it.
@@ -50,7 +50,7 @@ pub(super) enum Pulled {
         /// Whether nothing follows for now.
         drained: bool,
     },
-    /// Pull again when the bell rings, and at this moment at the latest.
+    /// Pull again when the wake slot notifies, and at this moment at the latest.
     Wait(Timestamp),
     /// The receiver is not attached: there is nothing more to hand out.
     End,
@@ -61,7 +61,7 @@ impl Handle {
         id: Box<str>,
         transport: Transport,
         (place, record): (Permit<IpAddr>, Option<Box<str>>),
-        bell: Bell,
+        bell: WakeSlot,
         session: Session,
         conversation: Box<dyn Conversation>,
     ) -> Self {
@@ -83,7 +83,7 @@ impl Handle {
 
     /// Rung by the application when there may be something to pull.
     #[must_use]
-    pub(super) fn bell(&self) -> &Bell {
+    pub(super) fn bell(&self) -> &WakeSlot {
         &self.bell
     }
 
@@ -158,8 +158,8 @@ impl Handle {
             }
         }
         drop(state);
-        // So that an application which only answers need not keep a bell.
-        self.bell.ring();
+        // So that an application which only answers need not keep a wake slot.
+        self.bell.notify();
     }
 
     /// Whether `id` is the receiver.
@@ -181,7 +181,7 @@ impl Handle {
     /// Closes the session in words, see [`Session::close`], and wakes its driver to say them.
     pub(super) fn close(&self, close: Close) {
         self.lock().session.close(close);
-        self.bell.ring();
+        self.bell.notify();
     }
 
     /// Closes the session because the server ends: nobody is waited for beyond the usual time.
@@ -190,7 +190,7 @@ impl Handle {
         state.session.hurry();
         state.session.close(close);
         drop(state);
-        self.bell.ring();
+        self.bell.notify();
     }
 
     /// Lets the session's timers run; whether it is over.
@@ -204,7 +204,7 @@ impl Handle {
                 Expired::Stalled => "stalled",
             };
             self.vacated.notify_waiters();
-            self.bell.ring();
+            self.bell.notify();
         }
         state.tell_if_over(now)
     }
@@ -343,7 +343,7 @@ mod tests {
         let permits = Permits::new(1, 1);
         let place = permits.try_enter(Ipv4Addr::LOCALHOST.into()).unwrap();
         let session = Session::new(Timing::default(), T0);
-        let (bell, conversation) = (Bell::default(), Box::new(conversation));
+        let (bell, conversation) = (WakeSlot::default(), Box::new(conversation));
         let id = "a".into();
         let handle = Handle::new(
             id,

@@ -10,7 +10,7 @@
 
 pub mod net;
 
-use answerback_base::{bell, clock, limits, names, text};
+use answerback_base::{clock, limits, names, text, wake};
 use answerback_sockjs as sockjs;
 
 mod alarm;
@@ -37,9 +37,9 @@ pub mod upgrade;
 pub mod websocket;
 mod whereabouts;
 
-pub use crate::bell::{Bell, Bells};
 pub use crate::clock::{Clock, Timestamp};
 pub use crate::sockjs::{Form, Settings, Slice};
+pub use crate::wake::{WakeSlot, WakeSlots};
 pub use application::{Application, Conversation, Next, Opened};
 pub use bounds::Bounds;
 pub use directory::Directory;

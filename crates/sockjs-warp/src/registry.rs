@@ -14,10 +14,10 @@ use super::bounds::{Bounds, NotOpened};
 use super::handle::Handle;
 use super::meters::{AllMeters, Meters};
 use super::records::Records;
-use crate::bell::Bell;
 use crate::clock::{Clock, Timestamp};
 use crate::limits::permits::Permit;
 use crate::sockjs::{Close, Session, Settings, Transport};
+use crate::wake::WakeSlot;
 
 /// The HTTP sessions of one mount. WebSockets are not among them: each is a private session of its
 /// connection, and ids on its path mean nothing.
@@ -207,7 +207,7 @@ impl Registry {
             transport,
             address,
             prefix: Arc::clone(&self.prefix),
-            bell: Bell::default(),
+            bell: WakeSlot::default(),
         };
         let bell = opened.bell.clone();
         let conversation = self.application.open(opened, now);

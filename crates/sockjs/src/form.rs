@@ -84,6 +84,6 @@ pub struct Slice {
     pub len: usize,
     /// How many messages the slice holds.
     pub messages: usize,
-    /// Whether nothing follows for now: asking again is of use only after the bell's next ring.
+    /// Whether nothing follows for now: asking again is of use only after the wake slot's next wake-up.
     pub drained: bool,
 }

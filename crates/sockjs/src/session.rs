@@ -1,7 +1,7 @@
 //! The state machine of one session: who receives, what is sent next, when it is over.
 //!
 //! The caller's contract: hold one lock around [`Session::poll`], carrying out its [`Step`], and
-//! [`Session::sent`]; poll again after an attach, after every ring of the application's bell, after
+//! [`Session::sent`]; poll again after an attach, after every wake-up of the application's wake slot, after
 //! every `sent` that says [`Sent::More`] and at [`Step::Ask`]'s `until`; and call
 //! [`Session::handle_timeout`] at [`Session::deadline`].
 //!
@@ -143,7 +143,7 @@ pub enum Step {
     Write(Frame),
     /// Ask the application for at most about `budget` bytes. If it has something, call
     /// [`Session::sent`]; if it wants to close, [`Session::close`] and poll again; otherwise wait
-    /// for its bell.
+    /// for its wake slot.
     Ask {
         /// In bytes.
         budget: usize,

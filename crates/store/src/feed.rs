@@ -1,4 +1,4 @@
-//! A campaign's log on this node, and the bells of those who read it.
+//! A campaign's log on this node, and the wake slots of those who read it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,9 +8,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
-use crate::bell::{Bell, Bells};
 use crate::results::{CampaignId, Log, Read, Record, Seq};
 use crate::sockjs::Form;
+use crate::wake::{WakeSlot, WakeSlots};
 
 /// So many readers, or a row of sessions that share a task, are woken for each worker before they get their turn. With
 /// one worker 8 to 64 were all alike (CPU a delivery to 1,000 viewers), and with 256 the gain was gone.
@@ -23,9 +23,9 @@ const WRITTEN_WITHIN: Duration = Duration::from_millis(1);
 pub struct CampaignLog {
     id: CampaignId,
     log: Mutex<Log>,
-    bells: Mutex<Bells>,
-    /// Set while somebody has undertaken to ring.
-    ring_due: AtomicBool,
+    bells: Mutex<WakeSlots>,
+    /// Set while somebody has undertaken to notify.
+    notify_due: AtomicBool,
     /// Upper bound for the bytes kept in memory.
     bytes_max: usize,
     epoch: AtomicU64,
@@ -45,7 +45,7 @@ impl CampaignLog {
             id,
             log: Mutex::new(log),
             bells: Mutex::default(),
-            ring_due: AtomicBool::new(false),
+            notify_due: AtomicBool::new(false),
             bytes_max,
             epoch: AtomicU64::new(0),
             forked: AtomicU64::new(0),
@@ -60,7 +60,7 @@ impl CampaignLog {
         self.id
     }
 
-    /// Adds records in their order; see [`Log::append`]. Rings nobody: call [`CampaignLog::ring`] when a batch is in.
+    /// Adds records in their order; see [`Log::append`]. Rings nobody: call [`CampaignLog::notify`] when a batch is in.
     pub fn append(&self, records: &[Record]) -> bool {
         let mut log = lock(&self.log);
         let added = log.append(records);
@@ -69,23 +69,23 @@ impl CampaignLog {
     }
 
     /// Wakes everybody who reads.
-    pub fn ring(&self) {
-        // Cleared first: what is appended from here on asks for another ring.
-        self.ring_due.store(false, Ordering::SeqCst);
-        lock(&self.bells).ring();
+    pub fn notify(&self) {
+        // Cleared first: what is appended from here on asks for another wake-up.
+        self.notify_due.store(false, Ordering::SeqCst);
+        lock(&self.bells).notify();
     }
 
     /// Wakes everybody who reads, a few at a time. What a reader needs is then still in the processor's cache when its
     /// turn comes, and more answers come in between, so that readers of a busy log get more at once.
-    pub async fn ring_in_turns(&self) {
-        self.ring_due.store(false, Ordering::SeqCst);
+    pub async fn notify_in_turns(&self) {
+        self.notify_due.store(false, Ordering::SeqCst);
         let count = WOKEN_AT_ONCE * Handle::current().metrics().num_workers();
-        let ring_some = |left| lock(&self.bells).ring_some(left, count);
-        let mut left = ring_some(usize::MAX);
+        let notify_some = |left| lock(&self.bells).notify_some(left, count);
+        let mut left = notify_some(usize::MAX);
         while left > 0 {
             yield_now().await;
             self.let_writers_in().await;
-            left = ring_some(left);
+            left = notify_some(left);
         }
     }
 
@@ -116,14 +116,14 @@ impl CampaignLog {
         self.has_written();
     }
 
-    /// For a store that has another ring the bells: true if nobody has undertaken to since the last
-    /// [`CampaignLog::ring`], so that the caller has to. A burst then wakes each reader once.
+    /// For a store that has another notify the wake slots: true if nobody has undertaken to since the last
+    /// [`CampaignLog::notify`], so that the caller has to. A burst then wakes each reader once.
     #[must_use]
-    pub fn begin_ring(&self) -> bool {
-        !self.ring_due.swap(true, Ordering::SeqCst)
+    pub fn begin_notifying(&self) -> bool {
+        !self.notify_due.swap(true, Ordering::SeqCst)
     }
 
-    /// How many bells there are.
+    /// How many wake slots there are.
     #[must_use]
     pub fn listeners(&self) -> usize {
         lock(&self.bells).len()
@@ -193,7 +193,7 @@ impl CampaignLog {
         log.restore(records);
         self.bound(&mut log);
         drop(log);
-        self.ring();
+        self.notify();
     }
 
     /// Evicts an eighth more than must be, so that not every message evicts.
@@ -203,13 +203,13 @@ impl CampaignLog {
         }
     }
 
-    /// From now on this bell rings when there is more to read.
-    pub fn subscribe(&self, bell: &Bell) {
+    /// From now on this wake slot notifies when there is more to read.
+    pub fn subscribe(&self, bell: &WakeSlot) {
         lock(&self.bells).add(bell);
     }
 
-    /// This bell does not ring any more.
-    pub fn unsubscribe(&self, bell: &Bell) {
+    /// This wake slot is not notified any more.
+    pub fn unsubscribe(&self, bell: &WakeSlot) {
         lock(&self.bells).remove(bell);
     }
 }

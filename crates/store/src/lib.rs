@@ -11,7 +11,7 @@
     )
 )]
 
-use answerback_base::{bell, clock, names, sampled};
+use answerback_base::{clock, names, sampled, wake};
 use answerback_broker as results;
 use answerback_sockjs as sockjs;
 

@@ -186,7 +186,7 @@ async fn a_commit_is_heard_of_at_once_and_a_gap_means_load_again() {
         expect: Expect::Anything,
         value: Some(Bytes::from(value.to_owned())),
     };
-    // Older bells, from the connection itself.
+    // Older wake slots, from the connection itself.
     for _ in 0..2 {
         b.committed_elsewhere().await;
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use answerback_base::bell::Bell;
 use answerback_base::clock::Timestamp;
+use answerback_base::wake::WakeSlot;
 use answerback_sockjs::settings::Transports;
 use answerback_sockjs::{Close, Form, Outbox, Settings};
 use answerback_sockjs_warp::{Application, Conversation, Mount, Next, Opened, Surroundings};
@@ -210,7 +210,7 @@ impl Conversation for Deaf {
 /// Sends every message to every client.
 #[derive(Default)]
 struct Broadcast {
-    room: Arc<Mutex<HashMap<u64, (Waiting, Bell)>>>,
+    room: Arc<Mutex<HashMap<u64, (Waiting, WakeSlot)>>>,
     opened: AtomicU64,
 }
 
@@ -227,7 +227,7 @@ impl Application for Broadcast {
 }
 
 struct Member {
-    room: Arc<Mutex<HashMap<u64, (Waiting, Bell)>>>,
+    room: Arc<Mutex<HashMap<u64, (Waiting, WakeSlot)>>>,
     number: u64,
 }
 
@@ -237,7 +237,7 @@ impl Conversation for Member {
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         for (waiting, bell) in room.values_mut() {
             waiting.push(message.clone());
-            bell.ring();
+            bell.notify();
         }
     }
 

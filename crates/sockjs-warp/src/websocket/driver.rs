@@ -47,7 +47,7 @@ const TURNS: usize = 8;
 /// unread input makes the kernel send a reset, which may destroy the close frame.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// One WebSocket session. It must always be polled with the same waker, the application's bell: it registers that once
+/// One WebSocket session. It must always be polled with the same waker, the application's wake slot: it registers that once
 /// with what seldom happens, and not at every turn.
 pub(super) struct Driver {
     shared: Arc<Shared>,
@@ -219,7 +219,7 @@ impl Driver {
             let Some(next) = self.next_wake() else {
                 return Poll::Pending;
             };
-            // An alarm that rings too early costs one look; moving it costs every time.
+            // An alarm that notifies too early costs one look; moving it costs every time.
             if !due && self.alarm.at() <= next {
                 return Poll::Pending;
             }

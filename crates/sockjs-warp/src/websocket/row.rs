@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::driver::{Driver, Now};
-use crate::bell::{Belfry, Bell};
 use crate::clock::Clock;
+use crate::wake::{WakeGroup, WakeSlot};
 
 /// So many rows that are not being filled are looked at for places that others have left.
 const LOOKED_AT: usize = 4;
@@ -35,14 +35,14 @@ struct Known {
 
 #[derive(Default)]
 struct Row {
-    belfry: Belfry,
-    arriving: Mutex<Vec<(Bell, Driver)>>,
+    belfry: WakeGroup,
+    arriving: Mutex<Vec<(WakeSlot, Driver)>>,
 }
 
 /// A place in a row, kept for a session that is about to open.
 pub(super) struct Seat {
     row: Arc<Row>,
-    bell: Bell,
+    bell: WakeSlot,
 }
 
 impl Rows {
@@ -117,14 +117,14 @@ impl Row {
 
 impl Seat {
     /// Wakes the session that will sit here.
-    pub(super) const fn bell(&self) -> &Bell {
+    pub(super) const fn bell(&self) -> &WakeSlot {
         &self.bell
     }
 
     /// From here on the row's task drives the session.
     pub(super) fn take(self, driver: Driver) {
         lock(&self.row.arriving).push((self.bell.clone(), driver));
-        self.bell.ring();
+        self.bell.notify();
     }
 }
 
@@ -132,7 +132,7 @@ impl Seat {
 struct Sessions {
     row: Arc<Row>,
     clock: Clock,
-    /// By the number of their bells.
+    /// By the number of their wake slots.
     seated: Vec<Option<(Waker, Driver)>>,
     /// Whose turn it is, each a bit by its number.
     due: u64,

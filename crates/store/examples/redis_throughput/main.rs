@@ -264,7 +264,7 @@ async fn store(url: &str, answers: u32, body: &Bytes, viewers: usize) -> Result<
 }
 
 async fn follower(log: Arc<CampaignLog>, answers: u64) {
-    let bell = answerback_base::bell::Bell::default();
+    let bell = answerback_base::wake::WakeSlot::default();
     log.subscribe(&bell);
     let mut cursor = Seq(0);
     while cursor.0 < answers {

@@ -6,15 +6,15 @@ use std::time::Duration;
 use super::{
     Fixture, PATIENCE, START, answer, append_all, at, created, named, payloads, two_nodes,
 };
-use crate::bell::Bell;
 use crate::results::{Campaign, Ending, HostId, Read, Seq};
 use crate::sockjs::Form;
+use crate::wake::WakeSlot;
 use crate::{CampaignLog, Store};
 
-/// Reads a log as a viewer does, up to this position: waits for the bell at the end, and has what was evicted
+/// Reads a log as a viewer does, up to this position: waits for the wake slot at the end, and has what was evicted
 /// read back.
 pub(super) async fn view(store: &dyn Store, log: &CampaignLog, upto: Seq) -> Vec<(Seq, HostId)> {
-    let bell = Bell::default();
+    let bell = WakeSlot::default();
     log.subscribe(&bell);
     let (mut seen, mut cursor) = (Vec::new(), Seq(0));
     while cursor < upto {

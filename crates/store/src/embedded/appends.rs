@@ -6,15 +6,15 @@ use tokio::sync::oneshot;
 
 use super::jobs::Jobs;
 use super::live::{Group, Live};
-use super::ringer::Ringer;
 use super::state::{Reply, Taken};
+use super::wake_task::WakeTask;
 use crate::StoreError;
 
 /// How answers come to their files.
 #[derive(Clone, Debug)]
 pub(super) struct Appends {
     pub(super) jobs: Jobs,
-    pub(super) ringer: Arc<Ringer>,
+    pub(super) wake_task: Arc<WakeTask>,
     /// Whether the disk has to have an answer before it is acknowledged.
     pub(super) synchronise: bool,
 }
@@ -34,7 +34,7 @@ impl Appends {
             if let Some(taken) = taken {
                 if let Some(log) = &taken.log {
                     log.has_written();
-                    self.ringer.ring(log);
+                    self.wake_task.notify(log);
                 }
                 for (reply, sender) in taken.replies.into_iter().zip(senders) {
                     // Who asked may be gone.

@@ -155,7 +155,7 @@ impl Live {
             (state.file.finish(), state.held.take())
         };
         if let Some(log) = log {
-            log.ring();
+            log.notify();
         }
         Some(file)
     }

@@ -20,12 +20,12 @@ mod owned;
 mod pulse;
 mod readers;
 pub mod repair;
-mod ringer;
 mod rows;
 mod salvage;
 mod scan;
 mod state;
 mod store;
+mod wake_task;
 mod witness;
 mod writer;
 
@@ -44,7 +44,7 @@ use live::Live;
 use looks::Looks;
 use owned::Owned;
 use readers::Readers;
-use ringer::Ringer;
+use wake_task::WakeTask;
 use witness::Witness;
 use writer::Writer;
 
@@ -135,7 +135,7 @@ impl EmbeddedStore {
         let jobs = |what| Jobs::new(what, JOBS_MAX, PATIENCE, tasks.clone());
         let appends = Appends {
             jobs: jobs("a write"),
-            ringer: Arc::new(Ringer::start(&tasks, stop.clone())),
+            wake_task: Arc::new(WakeTask::start(&tasks, stop.clone())),
             synchronise: settings.fsync == Fsync::Always,
         };
         let looking = TaskTracker::new();

@@ -1,4 +1,4 @@
-//! Keeps the campaigns that agents are given current: on the bell, every second, and after being cut off alike, the
+//! Keeps the campaigns that agents are given current: on the wake slot, every second, and after being cut off alike, the
 //! whole list is compared. It is a set of numbers; only campaigns that are new here are read.
 
 use std::collections::HashSet;

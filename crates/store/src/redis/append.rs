@@ -215,7 +215,7 @@ impl Core {
                     nonce,
                 },
             );
-            self.bell.log(id);
+            self.notices.log(id);
         }
         Ok(results)
     }

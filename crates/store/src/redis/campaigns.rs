@@ -47,7 +47,7 @@ impl Core {
                 teams: question.teams.clone(),
             });
             self.remember_targets(id, created, &question.targets);
-            self.bell.active();
+            self.notices.active();
             return Ok(Campaign {
                 id,
                 question,

@@ -87,7 +87,7 @@ impl Core {
         let what = natural(&what).ok_or_else(|| unexpected("a commit"))?;
         if number(&done) == Some(1) {
             self.highest.fetch_max(what, Ordering::Relaxed);
-            self.bell.catalog();
+            self.notices.catalog();
             return Ok(Committed::Done(what));
         }
         if number(&done) == Some(2) {

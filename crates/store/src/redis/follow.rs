@@ -1,4 +1,4 @@
-//! Logs that this node follows: what other nodes append is read from the stream, when the bell rings and every second.
+//! Logs that this node follows: what other nodes append is read from the stream, when the wake slot notifies and every second.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
@@ -65,7 +65,7 @@ impl Feeds {
                 && position.offer(added, &log, Instant::now())
             {
                 drop(position);
-                log.ring();
+                log.notify();
             }
         }
     }
@@ -212,7 +212,7 @@ impl Core {
                     Step::Fork
                 }
             };
-            log.ring_in_turns().await;
+            log.notify_in_turns().await;
             match step {
                 Step::Taken if more => *count = (READ_BYTES / size).clamp(1, READ_MAX),
                 Step::Taken => {

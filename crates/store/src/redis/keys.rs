@@ -153,7 +153,7 @@ impl Keys {
     }
 
     /// The one channel on which nodes tell each other that there is something to read.
-    pub(super) fn bell(&self) -> String {
+    pub(super) fn notices(&self) -> String {
         format!("{}bell", self.prefix)
     }
 }

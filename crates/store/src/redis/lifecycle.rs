@@ -98,7 +98,7 @@ impl Core {
             // The campaign has ended; the reaper finds that at the old deadline and puts the lists right.
             tracing::warn!(%error, "an ended campaign is still listed as active");
         }
-        self.bell.active();
+        self.notices.active();
         Ok(true)
     }
 
@@ -130,7 +130,7 @@ impl Core {
                 tracing::warn!(%error, "the reaper could not note what it did");
                 break;
             }
-            self.bell.active();
+            self.notices.active();
             if overdue.len() < ROUND {
                 break;
             }
@@ -202,7 +202,7 @@ impl Core {
     }
 
     /// Agents of this node are not given the campaign any more. Other nodes compare the list of active campaigns when
-    /// the bell rings, so it rings only after the campaign has left that list.
+    /// the wake slot notifies, so it notifies only after the campaign has left that list.
     fn retire(&self, id: CampaignId) {
         self.touch(id);
         self.active.remove(id);

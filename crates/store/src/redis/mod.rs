@@ -1,4 +1,4 @@
-//! The store on Redis or Valkey: streams are the truth, pub/sub is only a doorbell, and nodes hold caches.
+//! The store on Redis or Valkey: streams are the truth, pub/sub only gives notice, and nodes hold caches.
 //!
 //! Everything that must be atomic is one script on keys of one cluster slot ([`scripts`], [`keys`]); what spans
 //! slots is ordered so that a crash in between leaves nothing but a key that expires or a deadline that somebody
@@ -7,7 +7,6 @@
 mod active_sync;
 mod again;
 mod append;
-mod bell;
 mod bits;
 mod campaigns;
 mod catalog;
@@ -19,6 +18,7 @@ mod keys;
 mod lifecycle;
 mod link;
 mod nodes;
+mod notices;
 mod presence;
 mod put_back;
 mod reply;
@@ -150,7 +150,7 @@ struct Core {
     highest: AtomicU64,
     committed: Notify,
     resync: Notify,
-    bell: bell::Bell,
+    notices: notices::Notices,
     lanes: append::Lanes,
     lately: again::Lately,
     feeds: follow::Feeds,
@@ -186,7 +186,7 @@ impl RedisStore {
             highest: AtomicU64::new(0),
             committed: Notify::new(),
             resync: Notify::new(),
-            bell: bell::Bell::default(),
+            notices: notices::Notices::default(),
             lanes: append::Lanes::default(),
             lately: again::Lately::default(),
             feeds: follow::Feeds::default(),
@@ -219,7 +219,7 @@ impl Core {
         tasks.spawn(self.data.clone().keep(self.stop.clone()));
         tasks.spawn(self.control.clone().keep(self.stop.clone()));
         tasks.spawn(until(self.stop.clone(), Arc::clone(self).listen()));
-        tasks.spawn(until(self.stop.clone(), Arc::clone(self).ring()));
+        tasks.spawn(until(self.stop.clone(), Arc::clone(self).notify()));
         tasks.spawn(until(self.stop.clone(), Arc::clone(self).keep_active()));
         tasks.spawn(until(self.stop.clone(), Arc::clone(self).watch_health()));
         if self.settings.is_node {

@@ -87,7 +87,7 @@ impl Core {
         let mut done = redis::cmd("DEL");
         done.arg(self.keys.putting_back());
         self.control.call(&done).await?;
-        self.bell.catalog();
+        self.notices.catalog();
         Ok(())
     }
 }

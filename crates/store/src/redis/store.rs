@@ -51,7 +51,7 @@ impl Store for RedisStore {
     }
 
     async fn committed_elsewhere(&self) {
-        // An elapsed timeout means that a bell may have been lost.
+        // An elapsed timeout means that a wake slot may have been lost.
         let _ = timeout(POLL, self.core.committed.notified()).await;
     }
 

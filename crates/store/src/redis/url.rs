@@ -118,7 +118,7 @@ impl Place {
     }
 
     /// A client for the one server that is to be written to: the server itself, or the master that the Sentinels name.
-    /// In a cluster any server will do for the bell. The `attempt` chooses which server or Sentinel is asked first: one
+    /// In a cluster any server will do for the wake slot. The `attempt` chooses which server or Sentinel is asked first: one
     /// that does not even refuse must not use up the time of every attempt.
     pub(super) async fn server(&self, attempt: usize) -> RedisResult<Client> {
         if let Kind::Sentinel { master } = &self.kind {
@@ -192,7 +192,7 @@ fn with_port(host: &str, kind: &Kind) -> String {
     }
 }
 
-/// RESP3, so that the bell is pushed; no delay, which redis 1.x leaves on.
+/// RESP3, so that the wake slot is pushed; no delay, which redis 1.x leaves on.
 fn tuned(info: ConnectionInfo) -> ConnectionInfo {
     let redis = info
         .redis_settings()

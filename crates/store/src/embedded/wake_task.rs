@@ -15,29 +15,29 @@ const WAITING_MAX: usize = 1_024;
 
 /// The task that wakes many readers.
 #[derive(Debug)]
-pub(super) struct Ringer {
+pub(super) struct WakeTask {
     waiting: mpsc::Sender<Arc<CampaignLog>>,
 }
 
-impl Ringer {
+impl WakeTask {
     /// Starts the task; it ends when `stop` is cancelled.
     pub(super) fn start(owner: &TaskTracker, stop: CancellationToken) -> Self {
         let (waiting, mut due) = mpsc::channel::<Arc<CampaignLog>>(WAITING_MAX);
         owner.spawn(stop.run_until_cancelled_owned(async move {
             while let Some(log) = due.recv().await {
-                log.ring_in_turns().await;
+                log.notify_in_turns().await;
             }
         }));
         Self { waiting }
     }
 
     /// Something was appended to this log: its readers are woken soon, once for all that is appended until then.
-    pub(super) fn ring(&self, log: &Arc<CampaignLog>) {
+    pub(super) fn notify(&self, log: &Arc<CampaignLog>) {
         let many = log.listeners() > FEW;
-        // Passed on, unless a ring is on its way already, or so many are that the queue is full.
-        if many && (!log.begin_ring() || self.waiting.try_send(Arc::clone(log)).is_ok()) {
+        // Passed on, unless a wake-up is on its way already, or so many are that the queue is full.
+        if many && (!log.begin_notifying() || self.waiting.try_send(Arc::clone(log)).is_ok()) {
             return;
         }
-        log.ring();
+        log.notify();
     }
 }

@@ -1,4 +1,4 @@
-//! The doorbell: a few bytes on one channel say that there is something to read. A lost one costs a second, nothing else.
+//! Notices between nodes: a few bytes on one channel say that there is something to read. A lost one costs a second, nothing else.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
@@ -13,18 +13,18 @@ use super::url::{TIMEOUT, connection_config};
 use super::{Core, lock};
 use crate::results::CampaignId;
 
-/// A node rings at most once in this time, whatever happens.
+/// A node notifies at most once in this time, whatever happens.
 const QUIET: Duration = Duration::from_millis(5);
 /// How often a silent channel is tried.
 const TRY_EVERY: Duration = Duration::from_secs(5);
 /// The pause before another connection attempt.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Campaigns named in one ring; more wait for the next.
+/// Campaigns named in one notice; more wait for the next.
 const CAMPAIGNS_A_RING: usize = 512;
 
 /// What this node has changed since it rang last.
 #[derive(Default)]
-pub(super) struct Bell {
+pub(super) struct Notices {
     changed: Mutex<Changed>,
     wake: Notify,
 }
@@ -36,7 +36,7 @@ struct Changed {
     logs: BTreeSet<CampaignId>,
 }
 
-impl Bell {
+impl Notices {
     /// There is more in a campaign's log.
     pub(super) fn log(&self, id: CampaignId) {
         if lock(&self.changed).logs.insert(id) {
@@ -56,7 +56,7 @@ impl Bell {
         self.wake.notify_one();
     }
 
-    /// The next ring: who rings, `c` for the catalog, `a` for campaigns, and the numbers of logs.
+    /// The next notice: who notifies, `c` for the catalog, `a` for campaigns, and the numbers of logs.
     fn take(&self, origin: &str) -> Option<String> {
         let mut changed = lock(&self.changed);
         let mut words = vec![origin.to_owned()];
@@ -76,14 +76,14 @@ impl Bell {
 
 impl Core {
     /// Rings for this node: at once if it was quiet, else after the pause.
-    pub(super) async fn ring(self: Arc<Self>) {
+    pub(super) async fn notify(self: Arc<Self>) {
         loop {
-            self.bell.wake.notified().await;
-            let Some(message) = self.bell.take(&self.origin) else {
+            self.notices.wake.notified().await;
+            let Some(message) = self.notices.take(&self.origin) else {
                 continue;
             };
             let mut cmd = redis::cmd("PUBLISH");
-            cmd.arg(self.keys.bell()).arg(message);
+            cmd.arg(self.keys.notices()).arg(message);
             if let Err(error) = self.data.call(&cmd).await {
                 tracing::debug!(%error, "cannot ring");
             }
@@ -99,9 +99,9 @@ impl Core {
                 Ok(mut connection) => {
                     self.hear_all();
                     self.stay(&mut connection, &lost).await;
-                    tracing::debug!("the doorbell's connection broke");
+                    tracing::debug!("the notices's connection broke");
                 }
-                Err(error) => tracing::debug!(%error, "cannot listen for the doorbell"),
+                Err(error) => tracing::debug!(%error, "cannot listen for the notices"),
             }
             sleep(PAUSE).await;
         }
@@ -122,7 +122,7 @@ impl Core {
             let mut connection = server
                 .get_multiplexed_async_connection_with_config(&config)
                 .await?;
-            connection.subscribe(self.keys.bell()).await?;
+            connection.subscribe(self.keys.notices()).await?;
             Ok(connection)
         };
         tokio::time::timeout(TIMEOUT, connecting)
@@ -145,7 +145,7 @@ impl Core {
         }
     }
 
-    /// Looks at everything: nobody knows what was rung while nobody listened.
+    /// Looks at everything: nobody knows what was notified while nobody listened.
     fn hear_all(&self) {
         self.committed.notify_one();
         self.resync.notify_one();
@@ -190,19 +190,19 @@ mod tests {
 
     #[test]
     fn rings_that_come_together_are_one_and_a_long_list_is_split() {
-        let bell = Bell::default();
-        assert_eq!(bell.take("me."), None);
-        bell.catalog();
-        bell.log(CampaignId(7));
-        bell.log(CampaignId(7));
-        bell.log(CampaignId(3));
-        assert_eq!(bell.take("me.").unwrap(), "me. c 3 7");
-        assert_eq!(bell.take("me."), None);
+        let notices = Notices::default();
+        assert_eq!(notices.take("me."), None);
+        notices.catalog();
+        notices.log(CampaignId(7));
+        notices.log(CampaignId(7));
+        notices.log(CampaignId(3));
+        assert_eq!(notices.take("me.").unwrap(), "me. c 3 7");
+        assert_eq!(notices.take("me."), None);
         for id in 0..600 {
-            bell.log(CampaignId(id));
+            notices.log(CampaignId(id));
         }
         let named = |text: String| text.split(' ').count() - 1;
-        assert_eq!(named(bell.take("me.").unwrap()), 511);
-        assert_eq!(named(bell.take("me.").unwrap()), 89);
+        assert_eq!(named(notices.take("me.").unwrap()), 511);
+        assert_eq!(named(notices.take("me.").unwrap()), 89);
     }
 }

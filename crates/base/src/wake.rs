@@ -7,60 +7,60 @@ use std::task::{Context, Poll, Wake, Waker};
 
 /// Wakes a driver. Rings before the driver listens are remembered as one.
 #[derive(Clone, Debug)]
-pub struct Bell {
-    belfry: Belfry,
+pub struct WakeSlot {
+    belfry: WakeGroup,
     /// Its bit.
     which: u64,
     _hung: Option<Arc<Hung>>,
 }
 
-/// The bit of a bell that hangs alone.
+/// The bit of a wake slot that hangs alone.
 const ALONE: u64 = 1 << 63;
-/// Among the bits of what hangs in a belfry: nothing does, and nothing may any more.
+/// Among the bits of what is registered in a wake group: nothing does, and nothing may any more.
 const CLOSED: u64 = ALONE;
 
-/// Where up to 63 bells hang that one driver listens to.
+/// Where up to 63 wake slots hang that one driver listens to.
 #[derive(Clone, Debug, Default)]
-pub struct Belfry(Arc<Inner>);
+pub struct WakeGroup(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     rung: AtomicU64,
     hung: AtomicU64,
-    /// Kept from ring to ring: to be registered anew for every result would cost more than all else here.
+    /// Kept from wake-up to wake-up: to be registered anew for every result would cost more than all else here.
     driver: Mutex<Option<Waker>>,
 }
 
-/// A bell's place, given back with its last clone: until then no other bell is mistaken for it.
+/// A wake slot's place, given back with its last clone: until then no other wake slot is mistaken for it.
 #[derive(Debug)]
-struct Hung(Belfry, u64);
+struct Hung(WakeGroup, u64);
 
-impl Default for Bell {
-    /// A bell that hangs alone.
+impl Default for WakeSlot {
+    /// A wake slot that hangs alone.
     fn default() -> Self {
         Self {
-            belfry: Belfry::default(),
+            belfry: WakeGroup::default(),
             which: ALONE,
             _hung: None,
         }
     }
 }
 
-impl Bell {
-    /// Makes the driver ask again. Never waits for one; rings that come together wake once.
-    pub fn ring(&self) {
-        self.belfry.ring(self.which);
+impl WakeSlot {
+    /// Makes the driver ask again. Never waits for one; notifies that come together wake once.
+    pub fn notify(&self) {
+        self.belfry.notify(self.which);
     }
 
-    /// Completes when the bell has been rung since the last completion.
+    /// Completes when the wake slot has been notified since the last completion.
     pub async fn rung(&self) {
         poll_fn(|context| self.poll_rung(context)).await;
     }
 
-    /// Ready if the bell has been rung since it last was; else the task of `context` is woken by
-    /// the next ring. Only the task that asked last is.
+    /// Ready if the wake slot has been notified since it last was; else the task of `context` is woken by
+    /// the next wake-up. Only the task that asked last is.
     pub fn poll_rung(&self, context: &mut Context<'_>) -> Poll<()> {
-        // First, so that a ring between the two is seen by one or the other.
+        // First, so that a wake-up between the two is seen by one or the other.
         self.listen(context);
         if self.take() {
             Poll::Ready(())
@@ -69,62 +69,62 @@ impl Bell {
         }
     }
 
-    /// The task of `context` is woken by the rings to come, until another one listens.
+    /// The task of `context` is woken by the notifies to come, until another one listens.
     pub fn listen(&self, context: &mut Context<'_>) {
         self.belfry.listen(context);
     }
 
-    /// Whether the bell has been rung since the last time. For the task that listens: rings are heard from then on.
+    /// Whether the wake slot has been notified since the last time. For the task that listens: notifies are heard from then on.
     #[must_use]
     pub fn take(&self) -> bool {
         let rung = &self.belfry.0.rung;
         rung.fetch_and(!self.which, Ordering::AcqRel) & self.which != 0
     }
 
-    /// Its number in its belfry: 0 to 62, and 63 if it hangs alone.
+    /// Its number in its wake group: 0 to 62, and 63 if it hangs alone.
     #[must_use]
     pub const fn number(&self) -> u32 {
         self.which.trailing_zeros()
     }
 }
 
-/// A bell as a waker: whatever would wake its owner's task rings it.
-impl Wake for Bell {
+/// A wake slot as a waker: whatever would wake its owner's task notifies it.
+impl Wake for WakeSlot {
     fn wake(self: Arc<Self>) {
-        self.ring();
+        self.notify();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.ring();
+        self.notify();
     }
 }
 
-impl Belfry {
-    /// A bell at the first place that is free; `None` if there is none, or if the belfry is closed. The place is taken
-    /// until the last clone is dropped. Whoever listens to one of several bells hears for all of them, so that only the
-    /// belfry's driver may.
+impl WakeGroup {
+    /// A wake slot at the first place that is free; `None` if there is none, or if the wake group is closed. The place is taken
+    /// until the last clone is dropped. Whoever listens to one of several wake slots hears for all of them, so that only the
+    /// wake group's driver may.
     #[must_use]
-    pub fn hang(&self) -> Option<Bell> {
+    pub fn hang(&self) -> Option<WakeSlot> {
         let first_free = |hung: u64| (hung < CLOSED - 1).then(|| hung | (hung + 1));
         let hung = &self.0.hung;
         let before = hung
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, first_free)
             .ok()?;
         let which = !before & (before + 1);
-        Some(Bell {
+        Some(WakeSlot {
             belfry: self.clone(),
             which,
             _hung: Some(Arc::new(Hung(self.clone(), which))),
         })
     }
 
-    /// How many bells hang here.
+    /// How many wake slots hang here.
     #[must_use]
     pub fn bells(&self) -> u32 {
         (self.0.hung.load(Ordering::Acquire) & !CLOSED).count_ones()
     }
 
-    /// Closes the belfry for good if no bell hangs here, and says whether it did. If one does, the driver is woken when
+    /// Closes the wake group for good if no wake slot hangs here, and says whether it did. If one does, the driver is woken when
     /// the last has gone, to try again.
     #[must_use]
     pub fn close(&self) -> bool {
@@ -133,7 +133,7 @@ impl Belfry {
             .is_ok()
     }
 
-    /// The task of `context` is woken by the rings to come, until another one listens.
+    /// The task of `context` is woken by the notifies to come, until another one listens.
     pub fn listen(&self, context: &mut Context<'_>) {
         let mut driver = self.driver();
         match &mut *driver {
@@ -142,14 +142,14 @@ impl Belfry {
         }
     }
 
-    /// The bells rung since the last time, each a bit by its number. For the task that listens: rings are heard from
+    /// The wake slots notified since the last time, each a bit by its number. For the task that listens: notifies are heard from
     /// then on.
     #[must_use]
     pub fn take(&self) -> u64 {
         self.0.rung.swap(0, Ordering::AcqRel)
     }
 
-    fn ring(&self, which: u64) {
+    fn notify(&self, which: u64) {
         if self.0.rung.fetch_or(which, Ordering::AcqRel) == 0 {
             self.wake();
         }
@@ -165,7 +165,7 @@ impl Belfry {
         self.0.driver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is(&self, other: &Belfry) -> bool {
+    fn is(&self, other: &WakeGroup) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
@@ -179,15 +179,15 @@ impl Drop for Hung {
     }
 }
 
-/// The bells of all who wait for the same. Those of one belfry are rung at once.
+/// The wake slots of all who wait for the same. Those of one wake group are notified at once.
 #[derive(Debug, Default)]
-pub struct Bells {
-    /// Of a belfry with several places there is one entry at most.
-    rung_together: Vec<(Belfry, u64)>,
+pub struct WakeSlots {
+    /// Of a wake group with several places there is one entry at most.
+    rung_together: Vec<(WakeGroup, u64)>,
     count: usize,
 }
 
-impl Bells {
+impl WakeSlots {
     /// How many there are.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -200,8 +200,8 @@ impl Bells {
         self.count == 0
     }
 
-    /// Adds a bell. One that hangs alone must not be among them yet.
-    pub fn add(&mut self, bell: &Bell) {
+    /// Adds a wake slot. One that hangs alone must not be among them yet.
+    pub fn add(&mut self, bell: &WakeSlot) {
         let mut entries = self.rung_together.iter_mut();
         let neighbours = if bell.which == ALONE {
             None
@@ -216,11 +216,11 @@ impl Bells {
         self.count += 1;
     }
 
-    /// Takes a bell away, if it is among them.
-    pub fn remove(&mut self, bell: &Bell) {
+    /// Takes a wake slot away, if it is among them.
+    pub fn remove(&mut self, bell: &WakeSlot) {
         let mut entries = self.rung_together.iter();
         let among =
-            |(belfry, which): &(Belfry, u64)| belfry.is(&bell.belfry) && which & bell.which != 0;
+            |(belfry, which): &(WakeGroup, u64)| belfry.is(&bell.belfry) && which & bell.which != 0;
         let Some(at) = entries.position(among) else {
             return;
         };
@@ -233,21 +233,21 @@ impl Bells {
     }
 
     /// Rings all.
-    pub fn ring(&self) {
-        let _ = self.ring_some(usize::MAX, usize::MAX);
+    pub fn notify(&self) {
+        let _ = self.notify_some(usize::MAX, usize::MAX);
     }
 
     /// Rings at least `count`, if there are so many, and those that hang with them. To be called with `usize::MAX` first
     /// and then with what it says is `left`, in entries of its own, until that is 0. From the end to the front, because
-    /// the place of one that leaves is taken by the last, which has been rung by then.
+    /// the place of one that leaves is taken by the last, which has been notified by then.
     #[must_use]
-    pub fn ring_some(&self, left: usize, count: usize) -> usize {
+    pub fn notify_some(&self, left: usize, count: usize) -> usize {
         let mut left = left.min(self.rung_together.len());
         let mut rung = 0;
         while left > 0 && rung < count {
             left -= 1;
             let (belfry, which) = &self.rung_together[left];
-            belfry.ring(*which);
+            belfry.notify(*which);
             rung += which.count_ones() as usize;
         }
         left
