@@ -17,7 +17,7 @@ use super::registry::Registry;
 use super::relay::{Bearer, Outcome, Owner};
 use super::streaming::Streaming;
 use super::whereabouts::Whereabouts;
-use crate::net::Handover;
+use crate::net::SocketTakeover;
 use crate::sockjs::frame::{BadCallback, callback};
 use crate::sockjs::{Close, Coding, Framing, Transport};
 
@@ -116,8 +116,9 @@ impl Receiving<'_> {
             return one_frame(headers, frames.into()).await;
         }
         let mut response = if self.coding(framing) == Coding::Chunked {
-            let handover =
-                Handover::new(move |socket, head| Box::pin(Streaming::new(socket, head, frames)));
+            let handover = SocketTakeover::new(move |socket, head| {
+                Box::pin(Streaming::new(socket, head, frames))
+            });
             let mut response = Response::default();
             response.extensions_mut().insert(handover);
             response

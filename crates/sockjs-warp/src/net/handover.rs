@@ -21,9 +21,9 @@ type Begin = Box<dyn FnOnce(Socket, Bytes) -> Writing + Send>;
 ///
 /// It can be cloned only because extensions must be; the first one to begin is the only one.
 #[derive(Clone)]
-pub struct Handover(Arc<Mutex<Option<Begin>>>);
+pub struct SocketTakeover(Arc<Mutex<Option<Begin>>>);
 
-impl Handover {
+impl SocketTakeover {
     /// What is to be done with the socket and the response's head.
     pub fn new(begin: impl FnOnce(Socket, Bytes) -> Writing + Send + 'static) -> Self {
         Self(Arc::new(Mutex::new(Some(Box::new(begin)))))
@@ -49,7 +49,7 @@ pub(super) fn may_follow(request: &Request<Incoming>) -> bool {
 }
 
 /// A response and who writes it, if it is to be handed over.
-pub(super) fn take<B>(response: &mut Response<B>) -> Option<Handover> {
+pub(super) fn take<B>(response: &mut Response<B>) -> Option<SocketTakeover> {
     response.extensions_mut().remove()
 }
 

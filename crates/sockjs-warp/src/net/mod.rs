@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use arrival::{Answering, Arrival, Filtered};
 pub use aside::aside;
 pub use body::{Body, BodyError};
-pub use handover::Handover;
+pub use handover::SocketTakeover;
 pub use listener::Listener;
 pub use peer::{ConnInfo, TrustedProxies};
 pub use serve::serve;

@@ -15,7 +15,7 @@ pub struct ConnInfo {
     pub tls: bool,
     /// Whether the client has shown a certificate that an authority of `--tls-client-ca` vouches for.
     pub certified: bool,
-    /// Whether the response may be a [`Handover`](super::Handover).
+    /// Whether the response may be a [`SocketTakeover`](super::SocketTakeover).
     pub hands_over: bool,
 }
 

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::handover::{self, Handover, Writing};
+use super::handover::{self, SocketTakeover, Writing};
 use super::places::Place;
 use super::refusal;
 use super::signal::Signal;
@@ -254,7 +254,7 @@ fn has_one_host<T>(request: &Request<T>) -> bool {
 enum Ended {
     /// It is over; why, if it was not the client's will.
     Over(Option<hyper::Error>),
-    HandedOver((Handover, Bytes)),
+    HandedOver((SocketTakeover, Bytes)),
     /// The first request has not come.
     Silent,
 }
@@ -270,7 +270,7 @@ fn refused(fault: &hyper::Error, spoken: &AtomicBool, peer: SocketAddr) -> Optio
 /// A response that hyper is not given, and its head.
 #[derive(Default)]
 struct HandedOver {
-    slot: Mutex<Option<(Handover, Bytes)>>,
+    slot: Mutex<Option<(SocketTakeover, Bytes)>>,
     /// Whether there is one: to look at that takes no lock.
     filled: AtomicBool,
 }
@@ -305,7 +305,7 @@ impl HandedOver {
     }
 
     /// Ready as soon as it is; to be asked after hyper.
-    async fn taken(&self) -> (Handover, Bytes) {
+    async fn taken(&self) -> (SocketTakeover, Bytes) {
         poll_fn(|_| {
             let taken = self
                 .filled
@@ -316,7 +316,7 @@ impl HandedOver {
         .await
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<(Handover, Bytes)>> {
+    fn slot(&self) -> MutexGuard<'_, Option<(SocketTakeover, Bytes)>> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
