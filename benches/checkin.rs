@@ -9,7 +9,7 @@ use answerback::agents::{self, Agents, Front, LogSink, log::SinkSettings};
 use answerback::catalog::entity::{Entity, Host, HostDetails};
 use answerback::catalog::{Catalog, Edit, State, builtin};
 use answerback::clock::{Clock, Timestamp};
-use answerback::net::{self, Arrival, ConnInfo};
+use answerback::net::{self, ConnInfo, IncomingRequest};
 use answerback::results::{HostId, QueryId, Question, Rules, UserId};
 use answerback::store::Store;
 use answerback::store::embedded::{EmbeddedStore, Fsync, Settings};
@@ -102,7 +102,7 @@ impl Bench {
                 tls: false,
                 hands_over: false,
             };
-            let arrival = Arrival {
+            let arrival = IncomingRequest {
                 connection,
                 request,
             };

@@ -26,7 +26,7 @@ use crate::limits;
 use crate::limits::account::Party;
 use crate::limits::rate::Wait;
 use crate::net::body::{self, BodyError};
-use crate::net::{Answering, Arrival, ConnInfo, aside};
+use crate::net::{ConnInfo, IncomingRequest, ResponseFuture, aside};
 use crate::sampled;
 use crate::store::StoreError;
 use crate::telemetry::metrics::names;
@@ -56,22 +56,27 @@ impl<S> Front<S> {
     }
 }
 
-impl<S, B> Service<Arrival<B>> for Front<S>
+impl<S, B> Service<IncomingRequest<B>> for Front<S>
 where
-    S: Service<Arrival<B>, Response = Response, Error = Infallible, Future = Answering<Response>>,
+    S: Service<
+            IncomingRequest<B>,
+            Response = Response,
+            Error = Infallible,
+            Future = ResponseFuture<Response>,
+        >,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
     B::Error: Send,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Answering<Response>;
+    type Future = ResponseFuture<Response>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.rest.poll_ready(cx)
     }
 
-    fn call(&mut self, arrival: Arrival<B>) -> Self::Future {
+    fn call(&mut self, arrival: IncomingRequest<B>) -> Self::Future {
         let Some(route) = Route::of(arrival.request.uri().path()) else {
             return self.rest.call(arrival);
         };

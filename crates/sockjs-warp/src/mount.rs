@@ -33,7 +33,7 @@ use super::upgrade::Handshake;
 use super::websocket::{self, Mode, Origin, Sockets};
 use crate::clock::Clock;
 use crate::limits::permits::Permit;
-use crate::net::{Answering, Arrival, ConnInfo, TrustedProxies};
+use crate::net::{ConnInfo, IncomingRequest, ResponseFuture, TrustedProxies};
 use crate::sockjs::iframe::IframePage;
 use crate::sockjs::path::{Route, Verdict, route};
 use crate::sockjs::{Close, Settings};
@@ -218,22 +218,27 @@ pub struct Mounted<S> {
     rest: S,
 }
 
-impl<S, B> Service<Arrival<B>> for Mounted<S>
+impl<S, B> Service<IncomingRequest<B>> for Mounted<S>
 where
-    S: Service<Arrival<B>, Response = Response, Error = Infallible, Future = Answering<Response>>,
+    S: Service<
+            IncomingRequest<B>,
+            Response = Response,
+            Error = Infallible,
+            Future = ResponseFuture<Response>,
+        >,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
     B::Error: Send,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Answering<Response>;
+    type Future = ResponseFuture<Response>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.rest.poll_ready(cx)
     }
 
-    fn call(&mut self, arrival: Arrival<B>) -> Self::Future {
+    fn call(&mut self, arrival: IncomingRequest<B>) -> Self::Future {
         let path = arrival.request.uri().path();
         let mut mounts = self.mounts.iter();
         let Some(mount) = mounts.find(|mount| mount.rest(path).is_some()) else {

@@ -112,7 +112,7 @@ pub(super) struct Echo;
 
 impl Application for Echo {
     fn open(&self, _opened: Opened, _now: Timestamp) -> Box<dyn Conversation> {
-        Box::new(Answering {
+        Box::new(ResponseFuture {
             waiting: Waiting::new(),
             answer: |text| Bytes::copy_from_slice(text.as_bytes()),
         })
@@ -124,7 +124,7 @@ pub(super) struct Amplify;
 
 impl Application for Amplify {
     fn open(&self, _opened: Opened, _now: Timestamp) -> Box<dyn Conversation> {
-        Box::new(Answering {
+        Box::new(ResponseFuture {
             waiting: Waiting::new(),
             answer: |text| {
                 let power = text.parse().ok().filter(|power| (1..19).contains(power));
@@ -135,12 +135,12 @@ impl Application for Amplify {
 }
 
 /// One answer for each message.
-struct Answering {
+struct ResponseFuture {
     waiting: Waiting,
     answer: fn(&str) -> Bytes,
 }
 
-impl Conversation for Answering {
+impl Conversation for ResponseFuture {
     fn message(&mut self, text: &str, _now: Timestamp) {
         let answer = (self.answer)(text);
         self.waiting.push(answer);

@@ -17,7 +17,7 @@ mod tls_error;
 
 use std::time::Duration;
 
-pub use arrival::{Answering, Arrival, Filtered};
+pub use arrival::{Filtered, IncomingRequest, ResponseFuture};
 pub use aside::aside;
 pub use body::{Body, BodyError};
 pub use handover::SocketTakeover;

@@ -29,7 +29,7 @@ use super::places::Place;
 use super::refusal;
 use super::signal::Signal;
 use super::tls::Tls;
-use super::{Arrival, ConnInfo, Listener, Settings, Socket};
+use super::{ConnInfo, IncomingRequest, Listener, Settings, Socket};
 use crate::names;
 
 /// Beyond the header's bound, so that it is the header's bound that answers.
@@ -51,7 +51,11 @@ pub async fn serve<S, B>(
     settings: Settings,
     stop: CancellationToken,
 ) where
-    S: Service<Arrival, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: Service<IncomingRequest, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
     B: Body + From<Bytes> + Send + 'static,
     B::Data: Buf + Send,
@@ -111,7 +115,7 @@ fn http_builder(settings: &Settings) -> http1::Builder {
 
 impl<S, B> Shared<S>
 where
-    S: Service<Arrival, Response = Response<B>, Error = Infallible> + Clone + Sync,
+    S: Service<IncomingRequest, Response = Response<B>, Error = Infallible> + Clone + Sync,
     S::Future: Send,
     B: Body + From<Bytes> + Send + 'static,
     B::Data: Buf + Send,
@@ -169,7 +173,7 @@ where
         }
     }
 
-    async fn answer(&self, arrival: Arrival) -> Result<Response<B>, Infallible> {
+    async fn answer(&self, arrival: IncomingRequest) -> Result<Response<B>, Infallible> {
         match has_one_host(&arrival.request) {
             true => self.service.clone().call(arrival).await,
             false => Ok(refusal::no_host()),
@@ -194,7 +198,7 @@ where
             // What hyper has not written yet would be lost with it.
             let hands_over = handover::may_follow(&request) && flushed.get();
             let connection = ConnInfo { hands_over, ..info };
-            let arrival = Arrival {
+            let arrival = IncomingRequest {
                 connection,
                 request,
             };
