@@ -12,7 +12,7 @@ use super::start::Parts;
 use crate::config::{Settings, StoreUrl, TlsFiles};
 use crate::net::tls::Tls;
 use crate::store::Store;
-use crate::transport::directory::{Directory, Unasked};
+use crate::transport::directory::{Directory, DirectoryUnavailable};
 use crate::transport::relay::{Place, Relay, Secret};
 
 /// How long a session's record lasts after its node died without a word. Until then the id is taken, unless somebody
@@ -26,14 +26,14 @@ struct StoreDirectory(Arc<dyn Store>);
 
 #[async_trait]
 impl Directory for StoreDirectory {
-    async fn claim(&self, session: &str, record: &str) -> Result<bool, Unasked> {
+    async fn claim(&self, session: &str, record: &str) -> Result<bool, DirectoryUnavailable> {
         let claimed = self.0.put_session(session, record, RECORD_LIFETIME).await;
-        claimed.map_err(|error| Unasked(error.to_string()))
+        claimed.map_err(|error| DirectoryUnavailable(error.to_string()))
     }
 
-    async fn look_up(&self, session: &str) -> Result<Option<String>, Unasked> {
+    async fn look_up(&self, session: &str) -> Result<Option<String>, DirectoryUnavailable> {
         let owner = self.0.session_owner(session).await;
-        owner.map_err(|error| Unasked(error.to_string()))
+        owner.map_err(|error| DirectoryUnavailable(error.to_string()))
     }
 
     async fn forget(&self, session: &str, record: &str) {

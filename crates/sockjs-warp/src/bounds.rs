@@ -41,10 +41,10 @@ pub(super) enum NotOpened {
     Stopping,
     /// Another node may hold the session, and nobody can say which: opening it here too would make two of it.
     #[error("cannot tell now which node holds this session")]
-    Unasked,
+    DirectoryUnavailable,
     /// Too many requests are on their way to the node that holds the session.
     #[error("too many relayed requests")]
-    Crowded,
+    TooManySessions,
     /// A node has relayed the request here, and the session is somewhere else again.
     #[error("relayed already; nodes must share --node-secret and each --advertise its own address")]
     Relayed,

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 /// The directory cannot be asked.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the directory of sessions cannot be asked: {0}")]
-pub struct Unasked(pub String);
+pub struct DirectoryUnavailable(pub String);
 
 /// A list, shared by all nodes, of which node holds which session. Sessions and records are short texts without
 /// meaning to it. All calls answer within about a second.
@@ -17,14 +17,14 @@ pub trait Directory: Send + Sync + 'static {
     /// begins anew. False if there is another. Of claims at the same time one wins.
     ///
     /// # Errors
-    /// [`Unasked`]: nothing is known of the claim.
-    async fn claim(&self, session: &str, record: &str) -> Result<bool, Unasked>;
+    /// [`DirectoryUnavailable`]: nothing is known of the claim.
+    async fn claim(&self, session: &str, record: &str) -> Result<bool, DirectoryUnavailable>;
 
     /// The session's record.
     ///
     /// # Errors
-    /// [`Unasked`].
-    async fn look_up(&self, session: &str) -> Result<Option<String>, Unasked>;
+    /// [`DirectoryUnavailable`].
+    async fn look_up(&self, session: &str) -> Result<Option<String>, DirectoryUnavailable>;
 
     /// Forgets the session's record if it is this one. Best effort: a record that stays runs out.
     async fn forget(&self, session: &str, record: &str);

@@ -117,8 +117,8 @@ pub(super) fn not_opened(request: &HeaderMap, why: NotOpened) -> Response {
         NotOpened::TooFast(wait) => (StatusCode::TOO_MANY_REQUESTS, wait.as_secs() + 1),
         NotOpened::Full
         | NotOpened::Stopping
-        | NotOpened::Unasked
-        | NotOpened::Crowded
+        | NotOpened::DirectoryUnavailable
+        | NotOpened::TooManySessions
         | NotOpened::Relayed => (StatusCode::SERVICE_UNAVAILABLE, 1),
     };
     headers.insert(RETRY_AFTER, HeaderValue::from(wait_s));

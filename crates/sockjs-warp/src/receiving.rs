@@ -97,7 +97,7 @@ impl Receiving<'_> {
         };
         match fetched {
             Outcome::Answer(response) => Some(response),
-            Outcome::Full => Some(not_opened(self.call.headers, NotOpened::Crowded)),
+            Outcome::Full => Some(not_opened(self.call.headers, NotOpened::TooManySessions)),
             Outcome::Lost => {
                 let name = records.name(self.session);
                 if !relay.is_lost(&name, owner).await {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::directory::Unasked;
+use super::directory::DirectoryUnavailable;
 use super::relay::Relay;
 use super::relay::record::Place;
 
@@ -98,7 +98,10 @@ impl Records {
     }
 
     /// Claims the session for this node. None: another node was quicker.
-    pub(super) async fn claim<'r>(&'r self, id: &'r str) -> Result<Option<Claim<'r>>, Unasked> {
+    pub(super) async fn claim<'r>(
+        &'r self,
+        id: &'r str,
+    ) -> Result<Option<Claim<'r>>, DirectoryUnavailable> {
         let record = self.relay.place().record(self.relay.number());
         // Before the call: it may be cancelled, or fail after it has been carried out.
         let mut claim = Claim {

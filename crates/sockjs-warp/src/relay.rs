@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use warp::Reply;
 
-use super::directory::{Directory, Unasked};
+use super::directory::{Directory, DirectoryUnavailable};
 use super::pages::answer;
 use crate::clock::{Clock, Timestamp};
 use crate::names;
@@ -193,7 +193,7 @@ impl Relay {
     }
 
     /// Who holds a session, by its name in the directory; also if it is this node.
-    pub(super) async fn owner(&self, name: &str) -> Result<Option<Owner>, Unasked> {
+    pub(super) async fn owner(&self, name: &str) -> Result<Option<Owner>, DirectoryUnavailable> {
         let now = self.clock.now();
         let known = self.known.get(name).map(|entry| entry.value().clone());
         let known = known.filter(|(_, since)| now.since(*since) < KNOWN_FOR);

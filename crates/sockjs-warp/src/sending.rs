@@ -114,7 +114,7 @@ async fn taker(registry: &Registry, session: &str, call: &Call<'_>, body: Bytes)
         let relay = records.relay();
         match relay.deliver(&owner, call.errand(body.clone())).await {
             Outcome::Answer(response) => return Taker::Answered(response),
-            Outcome::Full => return refused(NotOpened::Crowded),
+            Outcome::Full => return refused(NotOpened::TooManySessions),
             Outcome::Lost => {
                 if relay.is_lost(&records.name(session), &owner).await {
                     return Taker::Nobody;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::bounds::NotOpened;
-use super::directory::Unasked;
+use super::directory::DirectoryUnavailable;
 use super::handle::Handle;
 use super::records::is_ours;
 use super::registry::Registry;
@@ -22,11 +22,11 @@ pub(super) enum Whereabouts {
     Nowhere,
 }
 
-impl From<Unasked> for NotOpened {
-    fn from(error: Unasked) -> Self {
+impl From<DirectoryUnavailable> for NotOpened {
+    fn from(error: DirectoryUnavailable) -> Self {
         metrics::counter!(names::RELAYED, "outcome" => "unasked").increment(1);
         tracing::debug!(%error, "a session cannot be looked for");
-        Self::Unasked
+        Self::DirectoryUnavailable
     }
 }
 
@@ -99,6 +99,6 @@ impl Registry {
                 return Ok(Whereabouts::Here(handle));
             }
         }
-        Err(NotOpened::Unasked)
+        Err(NotOpened::DirectoryUnavailable)
     }
 }

@@ -12,10 +12,10 @@ struct Empty;
 
 #[async_trait]
 impl Directory for Empty {
-    async fn claim(&self, _: &str, _: &str) -> Result<bool, Unasked> {
+    async fn claim(&self, _: &str, _: &str) -> Result<bool, DirectoryUnavailable> {
         Ok(true)
     }
-    async fn look_up(&self, _: &str) -> Result<Option<String>, Unasked> {
+    async fn look_up(&self, _: &str) -> Result<Option<String>, DirectoryUnavailable> {
         Ok(None)
     }
     async fn forget(&self, _: &str, _: &str) {}
