@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use answerback::agents::{self, Agents, Front, LogSink, log::SinkSettings};
+use answerback::agents::{self, Agents, AgentsService, LogSink, log::SinkSettings};
 use answerback::catalog::entity::{Entity, Host, HostDetails};
 use answerback::catalog::{Catalog, Edit, State, builtin};
 use answerback::clock::{Clock, Timestamp};
@@ -95,7 +95,7 @@ impl Bench {
             .unwrap();
         self.runtime.block_on(async {
             let rest = warp::service(warp::any().map(warp::reply).map(Reply::into_response));
-            let mut service = Front::new(Arc::clone(&self.agents), net::Filtered(rest));
+            let mut service = AgentsService::new(Arc::clone(&self.agents), net::Filtered(rest));
             let connection = ConnInfo {
                 certified: false,
                 peer: ([127, 0, 0, 1], 1).into(),

@@ -43,12 +43,12 @@ fn node_key(headers: &HeaderMap) -> Option<&str> {
 /// The only face that is no warp filter: it answers nearly all requests, and a twentieth of what one cost went into
 /// passing filters and into the headers that are cloned for them.
 #[derive(Clone, Debug)]
-pub struct Front<S> {
+pub struct AgentsService<S> {
     agents: Arc<Agents>,
     rest: S,
 }
 
-impl<S> Front<S> {
+impl<S> AgentsService<S> {
     /// The agents' face in front of `rest`, usually what `warp::service` gives.
     #[must_use]
     pub const fn new(agents: Arc<Agents>, rest: S) -> Self {
@@ -56,7 +56,7 @@ impl<S> Front<S> {
     }
 }
 
-impl<S, B> Service<IncomingRequest<B>> for Front<S>
+impl<S, B> Service<IncomingRequest<B>> for AgentsService<S>
 where
     S: Service<
             IncomingRequest<B>,

@@ -37,7 +37,7 @@ use crate::store::Store;
 
 use answers::Meters;
 use handed::Handed;
-pub use http::Front;
+pub use http::AgentsService;
 use http::{Ready, Refusal};
 use inventory::Inventory;
 pub use log::LogSink;

@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::agents::Front;
+use crate::agents::AgentsService;
 use crate::cli::demo;
 use crate::config::{MetricsFor, Settings, TlsFiles};
 use crate::net::{self, Listener};
@@ -53,7 +53,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     // The busiest first.
     let rest = routes::rest(&parts, Arc::clone(&ops), audience(&settings));
     let rest = net::Filtered(warp::service(rest));
-    let service = Front::new(Arc::clone(&parts.agents), results.in_front_of(rest));
+    let service = AgentsService::new(Arc::clone(&parts.agents), results.in_front_of(rest));
 
     let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
     housekeeping::spawn(

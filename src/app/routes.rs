@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::ops::{self, Audience, Ops};
 use crate::sockjs::settings::{Origins, Timing};
 use crate::sockjs::{self, Close};
-use crate::transport::{Bounds, Mount, Mounted, Relay, Surroundings};
+use crate::transport::{Bounds, Mount, MountContext, Relay, SockJsService};
 use crate::{api, console};
 
 /// Where result streams are opened; the last one is what clients of 2020 ask for.
@@ -30,7 +30,7 @@ pub(super) struct Mounts(Vec<Mount>);
 
 impl Mounts {
     /// Everything below the prefixes; others get to `rest`.
-    pub(super) fn in_front_of<S>(&self, rest: S) -> Mounted<S> {
+    pub(super) fn in_front_of<S>(&self, rest: S) -> SockJsService<S> {
         Mount::in_front_of(self.0.iter().cloned(), rest)
     }
 
@@ -66,7 +66,7 @@ pub(super) fn mounts(parts: &Parts, settings: &Settings, relay: Option<Arc<Relay
         body_bytes_max: 128 * 1024,
         ..defaults
     };
-    let around = Surroundings {
+    let around = MountContext {
         tasks: parts.sessions.clone(),
         proxies: parts.proxies.clone(),
         relay,
@@ -74,7 +74,7 @@ pub(super) fn mounts(parts: &Parts, settings: &Settings, relay: Option<Arc<Relay
             bodies: parts.bodies.clone(),
             ..Bounds::new(&parts.clock)
         },
-        ..Surroundings::new(parts.clock.clone())
+        ..MountContext::new(parts.clock.clone())
     };
     let application = Arc::new(parts.viewers.clone());
     let mount =

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use answerback_sockjs_warp::{
-    Application, Clock, Conversation, Form, Mount, Next, Opened, Settings, Surroundings, Timestamp,
+    Application, Clock, Conversation, Form, Mount, MountContext, Next, Opened, Settings, Timestamp,
     WakeSlot, WakeSlots, net,
 };
 use bytes::Bytes;
@@ -57,7 +57,7 @@ impl Conversation for Guest {
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
-    let (application, around) = (Chat(Arc::default()), Surroundings::new(Clock::System));
+    let (application, around) = (Chat(Arc::default()), MountContext::new(Clock::System));
     let chat = Mount::new("/chat", Settings::default(), Arc::new(application), around);
     let routes = chat
         .filter()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use answerback_sockjs_warp::{
-    Application, Clock, Conversation, Form, Mount, Next, Opened, Settings, Surroundings, Timestamp,
+    Application, Clock, Conversation, Form, Mount, MountContext, Next, Opened, Settings, Timestamp,
     net,
 };
 use bytes::Bytes;
@@ -33,7 +33,7 @@ impl Conversation for Client {
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
-    let around = Surroundings::new(Clock::System);
+    let around = MountContext::new(Clock::System);
     let echo = Mount::new("/echo", Settings::default(), Arc::new(Echo), around);
     net::serve_filter(([127, 0, 0, 1], 8080).into(), echo.filter()).await
 }

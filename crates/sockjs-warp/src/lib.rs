@@ -43,5 +43,5 @@ pub use crate::wake::{WakeSlot, WakeSlots};
 pub use application::{Application, Conversation, Next, Opened};
 pub use bounds::Bounds;
 pub use directory::Directory;
-pub use mount::{Mount, Mounted, Surroundings};
+pub use mount::{Mount, MountContext, SockJsService};
 pub use relay::Relay;

@@ -43,7 +43,7 @@ const RAW_PATH: &str = "/websocket";
 
 /// What a mount needs of the process around it.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct MountContext {
     /// Where sessions get the time from.
     pub clock: Clock,
     /// Owns the mount's tasks: one sweeper, and one for each WebSocket.
@@ -56,7 +56,7 @@ pub struct Surroundings {
     pub relay: Option<Arc<Relay>>,
 }
 
-impl Surroundings {
+impl MountContext {
     /// With tasks that nobody waits for, no trusted proxy, bounds of its own, and no other node.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
@@ -92,11 +92,11 @@ impl Mount {
         prefix: &str,
         settings: Settings,
         application: Arc<dyn Application>,
-        around: Surroundings,
+        around: MountContext,
     ) -> Self {
         let prefix: Arc<str> = prefix.trim_end_matches('/').into();
         let iframe = IframePage::new(settings.sockjs_url.as_deref(), &settings.origins);
-        let Surroundings {
+        let MountContext {
             clock,
             tasks,
             proxies,
@@ -138,9 +138,9 @@ impl Mount {
 
     /// Mounts in front of `rest`, which gets what lies below none of them.
     #[must_use]
-    pub fn in_front_of<S>(mounts: impl IntoIterator<Item = Mount>, rest: S) -> Mounted<S> {
+    pub fn in_front_of<S>(mounts: impl IntoIterator<Item = Mount>, rest: S) -> SockJsService<S> {
         let mounts = mounts.into_iter().map(|mount| mount.0).collect();
-        Mounted { mounts, rest }
+        SockJsService { mounts, rest }
     }
 
     /// The filter that serves everything below the prefix, and rejects what is not below it without
@@ -213,12 +213,12 @@ fn socket_settings(settings: &Settings) -> websocket::Settings {
 /// A service that answers everything below some mounts, and leaves the rest to another one. It is for them what
 /// [`Mount::filter`] is for one, without what filters cost.
 #[derive(Clone)]
-pub struct Mounted<S> {
+pub struct SockJsService<S> {
     mounts: Arc<[Arc<Inner>]>,
     rest: S,
 }
 
-impl<S, B> Service<IncomingRequest<B>> for Mounted<S>
+impl<S, B> Service<IncomingRequest<B>> for SockJsService<S>
 where
     S: Service<
             IncomingRequest<B>,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use answerback::agents::log::SinkSettings;
-use answerback::agents::{Agents, Front, LogSink, Settings};
+use answerback::agents::{Agents, AgentsService, LogSink, Settings};
 use answerback::catalog::entity::{EnrollSecret, Entity, Host};
 use answerback::catalog::{Catalog, Edit, builtin};
 use answerback::clock::{Clock, Timestamp};
@@ -99,7 +99,7 @@ impl Bed {
         let address = listener.local_address().unwrap();
         let stop = CancellationToken::new();
         let nothing = warp::any().map(|| StatusCode::NOT_FOUND.into_response());
-        let service = Front::new(Arc::new(agents), net::Filtered(warp::service(nothing)));
+        let service = AgentsService::new(Arc::new(agents), net::Filtered(warp::service(nothing)));
         tokio::spawn(net::serve(listener, None, service, settings, stop.clone()));
         Self {
             address,

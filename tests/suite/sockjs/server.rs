@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use answerback::clock::Clock;
 use answerback::net::{self, Listener};
-use answerback::transport::{Mount, Surroundings};
+use answerback::transport::{Mount, MountContext};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
@@ -24,11 +24,11 @@ pub(super) struct Server {
 impl Server {
     /// Serves what `build` mounts.
     pub(super) fn start(
-        build: impl FnOnce(&Surroundings) -> (Vec<Mount>, BoxedFilter<(Response,)>),
+        build: impl FnOnce(&MountContext) -> (Vec<Mount>, BoxedFilter<(Response,)>),
     ) -> Self {
         let runtime = Runtime::new().unwrap();
         let guard = runtime.enter();
-        let around = Surroundings::new(Clock::System);
+        let around = MountContext::new(Clock::System);
         let (mounts, filter) = build(&around);
         let settings = net::Settings::default();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use answerback_base::clock::Clock;
-use answerback_sockjs_warp::Surroundings;
+use answerback_sockjs_warp::MountContext;
 use answerback_sockjs_warp::net::{self, Listener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,9 +23,9 @@ async fn main() -> anyhow::Result<()> {
     let bound = listener.local_address()?;
     writeln!(std::io::stdout(), "listening on {bound}")?;
     let tasks = TaskTracker::new();
-    let around = Surroundings {
+    let around = MountContext {
         tasks: tasks.clone(),
-        ..Surroundings::new(Clock::System)
+        ..MountContext::new(Clock::System)
     };
     let (mounts, filter) = services::all(&around);
     let stop = CancellationToken::new();

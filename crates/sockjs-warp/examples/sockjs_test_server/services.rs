@@ -9,7 +9,7 @@ use answerback_base::clock::Timestamp;
 use answerback_base::wake::WakeSlot;
 use answerback_sockjs::settings::Transports;
 use answerback_sockjs::{Close, Form, Outbox, Settings};
-use answerback_sockjs_warp::{Application, Conversation, Mount, Next, Opened, Surroundings};
+use answerback_sockjs_warp::{Application, Conversation, Mount, MountContext, Next, Opened};
 use bytes::Bytes;
 use smallvec::smallvec;
 use warp::Filter;
@@ -17,7 +17,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 /// Every service at its prefix, and the filter that serves them.
-pub(super) fn all(around: &Surroundings) -> (Vec<Mount>, BoxedFilter<(Response,)>) {
+pub(super) fn all(around: &MountContext) -> (Vec<Mount>, BoxedFilter<(Response,)>) {
     let mounts = [
         mount("/echo", small_responses(), Echo, around),
         mount("/disabled_websocket_echo", without_sockets(), Echo, around),
@@ -39,7 +39,7 @@ fn mount(
     prefix: &str,
     settings: Settings,
     application: impl Application,
-    around: &Surroundings,
+    around: &MountContext,
 ) -> Mount {
     Mount::new(prefix, settings, Arc::new(application), around.clone())
 }
