@@ -13,7 +13,7 @@ use crate::store::Active;
 
 /// Replies by campaign. Forgetting one costs a store call, nothing else.
 #[derive(Debug, Default)]
-pub(super) struct Handed {
+pub(super) struct HandOutCache {
     campaigns: DashMap<CampaignId, Mutex<Replies>>,
 }
 
@@ -25,7 +25,7 @@ struct Replies {
     pending: HashMap<HostId, Timestamp>,
 }
 
-impl Handed {
+impl HandOutCache {
     /// Whether the host is known to get nothing of this campaign now.
     pub(super) fn is_settled(&self, id: CampaignId, host: HostId, now: Timestamp) -> bool {
         let Some(replies) = self.campaigns.get(&id) else {
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn replies_hold_until_the_host_is_overdue_or_for_ever() {
-        let (active, handed) = (Active::default(), Handed::default());
+        let (active, handed) = (Active::default(), HandOutCache::default());
         let (id, host) = (CampaignId(1), HostId(1));
         insert(&active, 1);
         handed.remember(id, host, HandOut::Give, &active);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn campaigns_that_are_over_are_forgotten() {
-        let (active, handed) = (Active::default(), Handed::default());
+        let (active, handed) = (Active::default(), HandOutCache::default());
         insert(&active, 1);
         handed.remember(CampaignId(1), HostId(1), HandOut::Never, &active);
         active.remove(CampaignId(1));

@@ -36,7 +36,7 @@ use crate::results::HostId;
 use crate::store::Store;
 
 use answers::Meters;
-use handed::Handed;
+use handed::HandOutCache;
 pub use http::AgentsService;
 use http::{Ready, Refusal};
 use inventory::Inventory;
@@ -111,7 +111,7 @@ pub struct Agents {
     strange: Rate<HostId>,
     /// How often the trail takes in what agents did, by kind.
     notices: Rate<&'static str>,
-    handed: Handed,
+    handed: HandOutCache,
     inventory: Inventory,
     ready: Ready,
     meters: Meters,
@@ -135,7 +135,7 @@ impl Agents {
             log_rate: Rate::new(limits::LOG_KIB_OF_A_HOST, limits::RATE_KEYS, &clock),
             strange: Rate::new(limits::STRANGE_ANSWERS, limits::RATE_KEYS, &clock),
             notices: Rate::new(limits::AGENTS_ACTS, limits::RATE_KEYS, &clock),
-            handed: Handed::default(),
+            handed: HandOutCache::default(),
             inventory: Inventory::new(settings.detail_interval, settings.label_interval),
             ready: Ready::new(settings.accelerate_s),
             meters: Meters::default(),

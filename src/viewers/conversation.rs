@@ -18,7 +18,7 @@ use crate::transport::{Conversation, Next};
 use crate::wake::WakeSlot;
 
 /// A viewer's half of a session.
-pub(super) struct Viewing {
+pub(super) struct ViewerSession {
     shared: Arc<Shared>,
     bell: WakeSlot,
     viewer: Viewer,
@@ -29,7 +29,7 @@ pub(super) struct Viewing {
     warned: bool,
 }
 
-impl Viewing {
+impl ViewerSession {
     pub(super) fn new(shared: Arc<Shared>, bell: WakeSlot, now: Timestamp) -> Self {
         Self {
             shared,
@@ -198,7 +198,7 @@ impl Viewing {
     }
 }
 
-impl Conversation for Viewing {
+impl Conversation for ViewerSession {
     fn message(&mut self, text: &str, _now: Timestamp) {
         let command = self.viewer.handle_message(text);
         self.perform(command);
@@ -245,7 +245,7 @@ impl Conversation for Viewing {
     }
 }
 
-impl Drop for Viewing {
+impl Drop for ViewerSession {
     fn drop(&mut self) {
         self.closed(Timestamp::default());
     }

@@ -22,7 +22,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::results::{CampaignId, Claim, Ended, Ending};
 use crate::store::Store;
 use crate::transport::{Application, Opened};
-use conversation::Viewing;
+use conversation::ViewerSession;
 use identity::Identities;
 use watch::Watch;
 
@@ -90,7 +90,7 @@ impl Viewers {
 
 impl Application for Viewers {
     fn open(&self, opened: Opened, now: Timestamp) -> Box<dyn crate::transport::Conversation> {
-        Box::new(Viewing::new(Arc::clone(&self.0), opened.bell, now))
+        Box::new(ViewerSession::new(Arc::clone(&self.0), opened.bell, now))
     }
 }
 
