@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-use super::relay::{Bearer, Errand, Relay};
+use super::relay::{Bearer, ForwardedRequest, Relay};
 
 /// A request to a session but for its body.
 pub(super) struct Call<'r> {
@@ -50,8 +50,8 @@ impl<'r> Call<'r> {
     }
 
     /// The request as it is sent on.
-    pub(super) fn errand(&self, body: Bytes) -> Errand<'_> {
-        Errand {
+    pub(super) fn errand(&self, body: Bytes) -> ForwardedRequest<'_> {
+        ForwardedRequest {
             method: self.method,
             path: &self.path,
             headers: self.headers,

@@ -22,6 +22,7 @@ pub mod directory;
 mod frames;
 mod handle;
 mod headers;
+mod location;
 mod meters;
 mod mount;
 mod outbound;
@@ -35,7 +36,6 @@ mod sending;
 mod streaming;
 pub mod upgrade;
 pub mod websocket;
-mod whereabouts;
 
 pub use crate::clock::{Clock, Timestamp};
 pub use crate::sockjs::{Form, Settings, Slice};

@@ -12,11 +12,11 @@ use super::bounds::NotOpened;
 use super::call::Call;
 use super::frames::{Chunks, Frames, receive};
 use super::headers::{EVENT_STREAM, HTML, JAVASCRIPT, PLAIN, Recipes};
+use super::location::SessionLocation;
 use super::pages::{answer, not_opened, unknown_to_node};
 use super::registry::Registry;
 use super::relay::{Bearer, Outcome, Owner};
 use super::streaming::Streaming;
-use super::whereabouts::Whereabouts;
 use crate::net::SocketTakeover;
 use crate::sockjs::frame::{BadCallback, callback};
 use crate::sockjs::{Close, Coding, Framing, Transport};
@@ -38,7 +38,7 @@ impl Receiving<'_> {
         loop {
             let found = match self.call.bearer {
                 Bearer::Node => match registry.held(self.session).await {
-                    Some(handle) => Ok(Whereabouts::Here(handle)),
+                    Some(handle) => Ok(SessionLocation::Here(handle)),
                     None => return unknown_to_node(),
                 },
                 _ => {
@@ -50,15 +50,15 @@ impl Receiving<'_> {
             };
             let handle = match found {
                 Err(why) => return not_opened(self.call.headers, why),
-                Ok(Whereabouts::Here(handle)) => handle,
-                Ok(Whereabouts::There(owner)) => {
+                Ok(SessionLocation::Here(handle)) => handle,
+                Ok(SessionLocation::There(owner)) => {
                     match self.fetched(registry, &owner, &framing).await {
                         Some(answer) => return answer,
                         None => continue,
                     }
                 }
                 // Not said of a session that is received from.
-                Ok(Whereabouts::Nowhere) => return unknown_to_node(),
+                Ok(SessionLocation::Nowhere) => return unknown_to_node(),
             };
             if let Some(frames) = receive(
                 registry,

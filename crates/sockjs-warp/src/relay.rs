@@ -101,7 +101,7 @@ pub(super) struct Owner {
 }
 
 /// A request as it is sent on.
-pub(super) struct Errand<'e> {
+pub(super) struct ForwardedRequest<'e> {
     pub(super) method: &'e Method,
     /// With the query.
     pub(super) path: &'e str,
@@ -245,7 +245,7 @@ impl Relay {
     pub(super) async fn fetch(
         &self,
         owner: &Owner,
-        errand: Errand<'_>,
+        errand: ForwardedRequest<'_>,
         framing: &Framing,
         heartbeat: Duration,
         stop: &CancellationToken,
@@ -279,7 +279,7 @@ impl Relay {
     }
 
     /// Sends a client's messages to their session's owner.
-    pub(super) async fn deliver(&self, owner: &Owner, errand: Errand<'_>) -> Outcome {
+    pub(super) async fn deliver(&self, owner: &Owner, errand: ForwardedRequest<'_>) -> Outcome {
         match self.send(owner, errand, PROMPT).await {
             Ok((response, place)) => whole(response, place).await,
             Err(outcome) => outcome,
@@ -289,7 +289,7 @@ impl Relay {
     async fn send(
         &self,
         owner: &Owner,
-        errand: Errand<'_>,
+        errand: ForwardedRequest<'_>,
         patience: Duration,
     ) -> Result<(Response<Incoming>, OwnedSemaphorePermit), Outcome> {
         if owner.place.url() == self.place.url() {
@@ -308,7 +308,7 @@ impl Relay {
         Ok(answered)
     }
 
-    fn request(&self, owner: &Owner, errand: Errand<'_>) -> Option<Request<Full<Bytes>>> {
+    fn request(&self, owner: &Owner, errand: ForwardedRequest<'_>) -> Option<Request<Full<Bytes>>> {
         let subject = proof::Subject {
             method: errand.method.as_str(),
             path: errand.path,

@@ -12,10 +12,10 @@ use super::bounds::NotOpened;
 use super::call::Call;
 use super::handle::Handle;
 use super::headers::{PLAIN, Recipes};
+use super::location::SessionLocation;
 use super::pages::{answer, not_opened, unknown_to_node};
 use super::registry::Registry;
 use super::relay::{Bearer, Outcome};
-use super::whereabouts::Whereabouts;
 use crate::limits::account::Party;
 use crate::net::body::{self, Limits};
 use crate::sockjs::inbound::{Refusal, decode_jsonp_send, decode_xhr_send};
@@ -101,9 +101,9 @@ async fn taker(registry: &Registry, session: &str, call: &Call<'_>, body: Bytes)
     loop {
         let owner = match registry.locate(session, call.address).await {
             Err(why) => return refused(why),
-            Ok(Whereabouts::Here(handle)) => return Taker::Here(handle),
-            Ok(Whereabouts::Nowhere) => return Taker::Nobody,
-            Ok(Whereabouts::There(owner)) => owner,
+            Ok(SessionLocation::Here(handle)) => return Taker::Here(handle),
+            Ok(SessionLocation::Nowhere) => return Taker::Nobody,
+            Ok(SessionLocation::There(owner)) => owner,
         };
         let Some(records) = registry.records() else {
             return Taker::Nobody;

@@ -41,7 +41,7 @@ fn sent_on(headers: &HeaderMap) -> Request<Full<Bytes>> {
         place,
         fresh: true,
     };
-    let errand = Errand {
+    let errand = ForwardedRequest {
         method: &Method::POST,
         path: PATH,
         headers,

@@ -16,7 +16,7 @@ use crate::sockjs::Transport;
 const ROUNDS: usize = 8;
 
 /// The place of a session.
-pub(super) enum Whereabouts {
+pub(super) enum SessionLocation {
     Here(Arc<Handle>),
     There(Owner),
     Nowhere,
@@ -41,12 +41,16 @@ impl Registry {
     }
 
     /// Where a session is that somebody sends to.
-    pub(super) async fn locate(&self, id: &str, address: IpAddr) -> Result<Whereabouts, NotOpened> {
+    pub(super) async fn locate(
+        &self,
+        id: &str,
+        address: IpAddr,
+    ) -> Result<SessionLocation, NotOpened> {
         if let Some(handle) = self.held(id).await {
-            return Ok(Whereabouts::Here(handle));
+            return Ok(SessionLocation::Here(handle));
         }
         let Some(records) = self.records() else {
-            return Ok(Whereabouts::Nowhere);
+            return Ok(SessionLocation::Nowhere);
         };
         // Whoever asks for sessions that nobody has is made to wait before the directory is asked again.
         self.bounds().may_miss(address)?;
@@ -55,7 +59,7 @@ impl Registry {
         if elsewhere.is_none() {
             self.bounds().miss(address);
         }
-        Ok(elsewhere.map_or(Whereabouts::Nowhere, Whereabouts::There))
+        Ok(elsewhere.map_or(SessionLocation::Nowhere, SessionLocation::There))
     }
 
     /// Where a session is that somebody receives from; here and new, if it was nowhere. Its record is made before
@@ -65,14 +69,14 @@ impl Registry {
         id: &str,
         transport: Transport,
         address: IpAddr,
-    ) -> Result<Whereabouts, NotOpened> {
+    ) -> Result<SessionLocation, NotOpened> {
         let Some(records) = self.records() else {
             let here = self.find_or_open(id, transport, address);
-            return here.map(Whereabouts::Here);
+            return here.map(SessionLocation::Here);
         };
         for _ in 0..ROUNDS {
             if let Some(handle) = self.find(id) {
-                return Ok(Whereabouts::Here(handle));
+                return Ok(SessionLocation::Here(handle));
             }
             let _turn = match records.turn(id) {
                 Ok(turn) => turn,
@@ -84,19 +88,19 @@ impl Registry {
             };
             // It may have been opened just before this turn began.
             if let Some(handle) = self.find(id) {
-                return Ok(Whereabouts::Here(handle));
+                return Ok(SessionLocation::Here(handle));
             }
             let (relay, name) = (records.relay(), records.name(id));
             match relay.owner(&name).await? {
                 // A session of ours that has just ended, or was given up before it began.
                 Some(owner) if is_ours(relay, &owner.record) => relay.clear(&name, &owner).await,
-                Some(owner) => return Ok(Whereabouts::There(owner)),
+                Some(owner) => return Ok(SessionLocation::There(owner)),
                 None => {}
             }
             let place = self.admit(address)?;
             if let Some(claim) = records.claim(id).await? {
                 let handle = self.insert(id, transport, address, place, claim.take());
-                return Ok(Whereabouts::Here(handle));
+                return Ok(SessionLocation::Here(handle));
             }
         }
         Err(NotOpened::DirectoryUnavailable)
