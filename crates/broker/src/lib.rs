@@ -13,10 +13,10 @@ use answerback_sockjs as sockjs;
 
 mod block;
 pub mod campaign;
-mod fresh;
 pub mod ids;
 pub mod ledger;
 pub mod log;
+mod pending;
 pub mod record;
 pub mod stream_error;
 pub mod targets;

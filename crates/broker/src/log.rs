@@ -7,8 +7,8 @@
 //! back from the store by whoever asks for it ([`Read::Evicted`], [`Log::restore`]).
 
 use super::block::{Block, Encode};
-use super::fresh::Fresh;
 use super::ids::{CampaignId, Seq};
+use super::pending::PendingTail;
 use super::record::Record;
 use crate::sockjs::{Form, Slice};
 
@@ -70,7 +70,7 @@ pub struct Log {
     /// Small blocks in order, the largest first.
     tail: Vec<Block>,
     /// What has been appended since somebody read.
-    fresh: Fresh,
+    fresh: PendingTail,
     last: Seq,
     bytes: usize,
     reads: u64,
@@ -92,7 +92,7 @@ impl Log {
             encode,
             sealed,
             tail: Vec::new(),
-            fresh: Fresh::default(),
+            fresh: PendingTail::default(),
             last,
             bytes: 0,
             reads: 0,
@@ -241,7 +241,7 @@ impl Log {
 
     /// Fills the beginning of an evicted slot that ends with `last`.
     fn put_back(&mut self, at: usize, records: &[Record], last: Seq, touched: u64) {
-        let Some(mut block) = Fresh::of(records, self.campaign).take() else {
+        let Some(mut block) = PendingTail::of(records, self.campaign).take() else {
             return;
         };
         block.touched = touched;

@@ -12,13 +12,13 @@ const GROWTH: usize = 2;
 
 /// The frames of consecutive answers, still growing.
 #[derive(Debug, Default)]
-pub(super) struct Fresh {
+pub(super) struct PendingTail {
     first: Seq,
     frames: BytesMut,
     ends: Vec<u32>,
 }
 
-impl Fresh {
+impl PendingTail {
     pub(super) const fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_copied_seldom_and_a_lone_answer_never() {
-        let (mut fresh, mut copied, mut seq) = (Fresh::default(), 0, 0);
+        let (mut fresh, mut copied, mut seq) = (PendingTail::default(), 0, 0);
         while fresh.frame_bytes() < BYTES_MAX {
             seq += 1;
             let (room, held) = (fresh.frames.capacity(), fresh.frame_bytes());
@@ -135,11 +135,11 @@ mod tests {
             let records = sizes.iter().zip(3..);
             let records: Vec<_> = records.map(|(size, seq)| record(seq, *size)).collect();
             let room = records.iter().map(|one| frame_len(one, CAMPAIGN)).sum();
-            let mut all = Fresh::of(&records, CAMPAIGN);
+            let mut all = PendingTail::of(&records, CAMPAIGN);
             assert_eq!((all.frames.capacity(), all.frame_bytes()), (room, room));
             let block = all.take().unwrap();
             assert_eq!((block.first(), block.count()), (Seq(3), sizes.len()));
         }
-        assert!(Fresh::of(&[], CAMPAIGN).take().is_none());
+        assert!(PendingTail::of(&[], CAMPAIGN).take().is_none());
     }
 }
