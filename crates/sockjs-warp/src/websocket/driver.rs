@@ -77,11 +77,11 @@ pub(super) struct Driver {
     idle_until: Option<(Timestamp, Instant)>,
     goodbye_at: Option<Instant>,
     alarm: Alarm,
-    seldom: Box<Seldom>,
+    seldom: Box<ColdState>,
 }
 
 /// What a delivery does not touch.
-struct Seldom {
+struct ColdState {
     decoder: Decoder,
     pace: Pace,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -140,7 +140,7 @@ impl Driver {
         let mut session = Session::new(timing, now);
         let framed = mode == Mode::Framed;
         let receiver = session.attach(Receiver::Socket { framed }, now).ok()?;
-        let seldom = Seldom {
+        let seldom = ColdState {
             decoder: Decoder::new(shared.settings.max_message, deflate),
             pace: Pace::new(shared.clock.now()),
             stopped: Box::pin(shared.stop.clone().cancelled_owned()),
