@@ -23,7 +23,7 @@ const BATCH: usize = 32;
 
 /// The answers that this node has appended lately.
 #[derive(Default)]
-pub(super) struct Lately {
+pub(super) struct RecentAppends {
     answers: Mutex<Answers>,
     /// Something has failed since they were last known to be in the stream.
     suspect: AtomicBool,
@@ -37,7 +37,7 @@ struct Answers {
     bytes: usize,
 }
 
-impl Lately {
+impl RecentAppends {
     /// These were accepted.
     pub(super) fn accepted<'a>(&self, id: CampaignId, answers: impl Iterator<Item = &'a Answer>) {
         let now = Instant::now();

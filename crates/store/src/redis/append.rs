@@ -34,7 +34,7 @@ struct Waiting {
 
 /// The answers that wait for a script call, by campaign.
 #[derive(Default)]
-pub(super) struct Lanes(Mutex<Queues>);
+pub(super) struct AppendQueues(Mutex<Queues>);
 
 #[derive(Default)]
 struct Queues {
@@ -73,7 +73,7 @@ pub(super) struct Added {
     pub(super) nonce: String,
 }
 
-impl Lanes {
+impl AppendQueues {
     /// Puts an answer into its lane; true if somebody must start to [`Core::drain`] it.
     fn push(&self, id: CampaignId, waiting: Waiting) -> Result<bool, StoreError> {
         let mut queues = lock(&self.0);
