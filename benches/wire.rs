@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use answerback::agents::wire::Body;
-use answerback::agents::wire::answer::{Voice, reports};
+use answerback::agents::wire::answer::{HostHeader, reports};
 use answerback::results::HostId;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -23,7 +23,7 @@ fn body(row: &str, rows: usize) -> String {
 
 fn answers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("wire");
-    let voice = Voice::new(HostId(7), "web-1.example.com", "web-1");
+    let voice = HostHeader::new(HostId(7), "web-1.example.com", "web-1");
     for (name, row) in [("plain", ROW), ("escaped", ESCAPED)] {
         for rows in [1, 2, 1_000] {
             let body = body(row, rows);

@@ -1,6 +1,6 @@
 //! What an agent sends, whole and in pieces: whatever it is, each answer becomes a message that is JSON and one line.
 
-use answerback::agents::wire::answer::{Voice, reports};
+use answerback::agents::wire::answer::{HostHeader, reports};
 use answerback::agents::wire::sieve::{Items, Sieve};
 use answerback::agents::wire::{Body, text};
 use answerback::results::HostId;
@@ -35,7 +35,7 @@ fn sieved(items: Items, pieces: &[&[u8]]) -> Vec<u8> {
 
 fn answers(text: &str) {
     let body = Body::parse(text);
-    let voice = Voice::new(HostId(7), "a\"name", "an\u{2028}other");
+    let voice = HostHeader::new(HostId(7), "a\"name", "an\u{2028}other");
     for report in reports(&body).values() {
         let (answer, _) = voice.answer(report);
         let json = [b"{", &answer.body[..], b"}"].concat();

@@ -16,7 +16,7 @@ use super::distributed::Purpose;
 use super::http::{Ready, Refusal};
 use super::inventory::News;
 use super::request::{Request, refusal};
-use super::wire::answer::{Report, Reports, Voice, reports};
+use super::wire::answer::{HostHeader, Report, Reports, reports};
 use crate::catalog::entity::Host;
 use crate::clock::Timestamp;
 use crate::net::aside;
@@ -70,7 +70,7 @@ impl Agents {
         if live.is_empty() {
             return Ok(());
         }
-        let voice = Voice::new(host.id, host.hostname(), host.display_name());
+        let voice = HostHeader::new(host.id, host.hostname(), host.display_name());
         // Nearly every body has one answer, and what is needed for more costs as much as the rest.
         if live.len() == 1
             && let Some((id, report)) = live.pop_first()
@@ -103,7 +103,7 @@ impl Agents {
         &self,
         live: BTreeMap<CampaignId, Report<'_>>,
         open: &mut BTreeSet<CampaignId>,
-        voice: &Voice,
+        voice: &HostHeader,
         host: &Host,
         now: Timestamp,
     ) -> Result<(), StoreError> {
@@ -127,7 +127,7 @@ impl Agents {
     async fn append(
         &self,
         id: CampaignId,
-        voice: &Voice,
+        voice: &HostHeader,
         host: &Host,
         report: Report<'_>,
         now: Timestamp,

@@ -129,7 +129,7 @@ fn clip(message: Cow<'_, str>) -> Cow<'_, str> {
 
 /// A host as its answers name it: the JSON that is the same in each.
 #[derive(Clone, Debug)]
-pub struct Voice {
+pub struct HostHeader {
     host: HostId,
     /// `"host_hostname":"...","host_display_name":"..."`
     columns: Vec<u8>,
@@ -137,7 +137,7 @@ pub struct Voice {
     names: [Range<usize>; 2],
 }
 
-impl Voice {
+impl HostHeader {
     /// The voice of a host.
     #[must_use]
     pub fn new(host: HostId, hostname: &str, display_name: &str) -> Self {
@@ -270,7 +270,7 @@ mod tests {
     fn answers(body: &str) -> HashMap<String, (bool, serde_json::Value)> {
         let body = Body::parse(body);
         assert_eq!(body.fault, None);
-        let voice = Voice::new(HostId(3), "web\"1", "Web 1");
+        let voice = HostHeader::new(HostId(3), "web\"1", "Web 1");
         let reports = reports(&body);
         let answers = reports.iter().map(|(name, report)| {
             let (answer, _) = voice.answer(report);
