@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::places::{Place, Places};
+use super::places::{ConnectionPermit, ConnectionPermits};
 use super::{Settings, TrustedProxies};
 
 /// Pause after an accept that failed for want of descriptors or memory.
@@ -22,7 +22,7 @@ const PROBES: u32 = 4;
 #[derive(Debug)]
 pub struct Listener {
     inner: TcpListener,
-    places: Places,
+    places: ConnectionPermits,
     proxies: TrustedProxies,
     keepalive: TcpKeepalive,
     user_timeout: Duration,
@@ -51,7 +51,7 @@ impl Listener {
             .with_retries(PROBES);
         Ok(Self {
             inner: TcpListener::from_std(socket.into())?,
-            places: Places::new(settings.connections),
+            places: ConnectionPermits::new(settings.connections),
             proxies: settings.proxies.clone(),
             keepalive,
             user_timeout: settings.user_timeout,
@@ -69,7 +69,7 @@ impl Listener {
 
     /// The next connection, once there is a place for it. Faults of single connections and shortages
     /// of the machine are waited out: a listener does not end by itself.
-    pub(super) async fn accept(&self) -> (TcpStream, SocketAddr, Arc<Place>) {
+    pub(super) async fn accept(&self) -> (TcpStream, SocketAddr, Arc<ConnectionPermit>) {
         loop {
             self.places.free().await;
             match self.inner.accept().await {

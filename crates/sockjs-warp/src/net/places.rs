@@ -1,4 +1,4 @@
-//! Places for connections: shared out by address, and taken back from those that do not use them.
+//! ConnectionPermits for connections: shared out by address, and taken back from those that do not use them.
 //!
 //! An address may take places as long as it has fewer than some times what is free. So one alone may have most of them,
 //! many have less each, and there is always room for one that has none.
@@ -33,7 +33,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(250);
 
 /// The places of a listener. Clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct Places(Arc<Inner>);
+pub(super) struct ConnectionPermits(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -46,7 +46,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Table {
-    seats: HashMap<u64, Arc<Seat>>,
+    seats: HashMap<u64, Arc<Slot>>,
     by_address: HashMap<IpAddr, usize>,
     next: u64,
     looked: Option<Instant>,
@@ -54,7 +54,7 @@ struct Table {
 
 /// What is known of a connection.
 #[derive(Debug)]
-struct Seat {
+struct Slot {
     number: u64,
     /// None for proxies: what is behind one is not one client.
     address: Option<IpAddr>,
@@ -67,12 +67,12 @@ struct Seat {
 
 /// A connection's place; dropping it gives it back.
 #[derive(Debug)]
-pub(super) struct Place {
-    seat: Arc<Seat>,
+pub(super) struct ConnectionPermit {
+    seat: Arc<Slot>,
     places: Arc<Inner>,
 }
 
-impl Places {
+impl ConnectionPermits {
     pub(super) fn new(total: usize) -> Self {
         Self(Arc::new(Inner {
             total: total.max(1),
@@ -99,7 +99,7 @@ impl Places {
 
     /// A place for a connection from this address, unless it has more than its share; none for `address` means that it
     /// is a proxy's.
-    pub(super) fn take(&self, address: Option<IpAddr>) -> Option<Place> {
+    pub(super) fn take(&self, address: Option<IpAddr>) -> Option<ConnectionPermit> {
         let address = address.map(address_key);
         let inner = &self.0;
         let mut table = inner.table();
@@ -116,7 +116,7 @@ impl Places {
         if inner.unspoken.fetch_add(1, Ordering::Relaxed) >= inner.total.div_ceil(UNSPOKEN_SHARE) {
             inner.give_way(&mut table, |seat| !seat.spoken.load(Ordering::Relaxed));
         }
-        let seat = Arc::new(Seat {
+        let seat = Arc::new(Slot {
             number: table.next,
             address,
             idle_since: AtomicU32::new(inner.now()),
@@ -128,7 +128,7 @@ impl Places {
         table.seats.insert(seat.number, Arc::clone(&seat));
         drop(table);
         metrics::gauge!(names::CONNECTIONS).increment(1);
-        Some(Place {
+        Some(ConnectionPermit {
             seat,
             places: Arc::clone(inner),
         })
@@ -148,14 +148,14 @@ impl Inner {
 
     /// Tells some idle connections to end: first those whose address has the most, of these those that have never sent a
     /// request, and of these the longest idle.
-    fn give_way(&self, table: &mut Table, who: impl Fn(&Seat) -> bool) {
+    fn give_way(&self, table: &mut Table, who: impl Fn(&Slot) -> bool) {
         let now = Instant::now();
         let looked = table.looked;
         if looked.is_some_and(|at| now.saturating_duration_since(at) < LOOK_PAUSE) {
             return;
         }
         let this_moment = self.now();
-        let rank = |seat: &Seat| {
+        let rank = |seat: &Slot| {
             let idle_since = seat.idle_since.load(Ordering::Relaxed);
             let idle = idle_since != BUSY && !seat.gone.load(Ordering::Relaxed);
             idle.then(|| {
@@ -184,7 +184,7 @@ impl Inner {
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// A request has come, or somebody has taken the connection over.
     pub(super) fn busy(&self) {
         self.seat.idle_since.store(BUSY, Ordering::Relaxed);
@@ -218,7 +218,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut table = self.places.table();
         table.seats.remove(&self.seat.number);
@@ -249,13 +249,13 @@ mod tests {
         Some(IpAddr::from([192, 0, 2, last]))
     }
 
-    fn is_told(place: &Place) -> bool {
+    fn is_told(place: &ConnectionPermit) -> bool {
         place.gives_way().now_or_never().is_some()
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_address_leaves_room_for_others_and_proxies_are_no_address() {
-        let places = Places::new(100);
+        let places = ConnectionPermits::new(100);
         let many: Vec<_> = (0..1000).map_while(|_| places.take(from(1))).collect();
         assert!(many.len() <= 80, "{}", many.len());
         assert!(many.iter().any(is_told), "its own make room for it");
@@ -266,7 +266,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_has_most_and_is_idle_longest_gives_way() {
-        let places = Places::new(12);
+        let places = ConnectionPermits::new(12);
         let busy: Vec<_> = (0..9)
             .map(|_| {
                 let place = places.take(None).unwrap();
@@ -291,7 +291,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn those_that_say_nothing_have_a_part_of_the_places() {
-        let places = Places::new(40);
+        let places = ConnectionPermits::new(40);
         let silent: Vec<_> = (0..10).map(|n| places.take(from(n)).unwrap()).collect();
         assert!(!silent.iter().any(is_told));
         let next = places.take(from(99)).unwrap();

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::handover::{self, SocketTakeover, Writing};
-use super::places::Place;
+use super::places::ConnectionPermit;
 use super::refusal;
 use super::signal::Signal;
 use super::tls::Tls;
@@ -125,7 +125,7 @@ where
         &self,
         stream: TcpStream,
         peer: SocketAddr,
-        place: Arc<Place>,
+        place: Arc<ConnectionPermit>,
         ending: Signal,
     ) {
         let mut info = ConnInfo {
@@ -284,7 +284,7 @@ impl HandedOver {
     async fn unless<B>(
         &self,
         answer: impl Future<Output = Result<Response<B>, Infallible>>,
-        (tls, place): (bool, &Place),
+        (tls, place): (bool, &ConnectionPermit),
     ) -> Result<Response<B>, Infallible>
     where
         B: Body,

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::coop::has_budget_remaining;
 use tokio_rustls::server::TlsStream;
 
-use super::places::Place;
+use super::places::ConnectionPermit;
 use super::refusal::instead_of;
 
 /// Parts of at most this many bytes in all are copied and sent as one: a head and a short body cost the kernel more apart
@@ -35,7 +35,7 @@ pub struct Socket {
     flushed: Option<Flushed>,
     /// What is written in place of a refusal of hyper's own.
     refusal: Option<Box<Bytes>>,
-    place: Arc<Place>,
+    place: Arc<ConnectionPermit>,
 }
 
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Flushed {
 }
 
 impl Socket {
-    pub(super) fn plain(stream: TcpStream, place: Arc<Place>) -> Self {
+    pub(super) fn plain(stream: TcpStream, place: Arc<ConnectionPermit>) -> Self {
         Self {
             stream: Stream::Plain(stream),
             unread: None,
@@ -77,7 +77,7 @@ impl Socket {
         }
     }
 
-    pub(super) fn tls(stream: TlsStream<TcpStream>, place: Arc<Place>) -> Self {
+    pub(super) fn tls(stream: TlsStream<TcpStream>, place: Arc<ConnectionPermit>) -> Self {
         Self {
             stream: Stream::Tls(Box::new(stream)),
             unread: None,
@@ -89,7 +89,7 @@ impl Socket {
     }
 
     /// What it holds its place by.
-    pub(super) fn place(&self) -> Arc<Place> {
+    pub(super) fn place(&self) -> Arc<ConnectionPermit> {
         Arc::clone(&self.place)
     }
 
