@@ -13,7 +13,7 @@ use crate::config::{Settings, StoreUrl, TlsFiles};
 use crate::net::tls::Tls;
 use crate::store::Store;
 use crate::transport::directory::{Directory, DirectoryUnavailable};
-use crate::transport::relay::{Place, Relay, Secret};
+use crate::transport::relay::{NodeAddress, Relay, Secret};
 
 /// How long a session's record lasts after its node died without a word. Until then the id is taken, unless somebody
 /// asks for it and finds the node dead.
@@ -62,8 +62,8 @@ pub(super) async fn relay(
         return Ok(None);
     };
     let place = match tls {
-        Some(tls) if url.starts_with("https://") => Place::pinned(&url, tls.pin()),
-        _ => Place::plain(&url, random()?),
+        Some(tls) if url.starts_with("https://") => NodeAddress::pinned(&url, tls.pin()),
+        _ => NodeAddress::plain(&url, random()?),
     };
     let place = place.with_context(|| format!("--advertise: `{url}`"))?;
     let secret = match &settings.node.secret {

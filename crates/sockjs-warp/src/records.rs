@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::directory::DirectoryUnavailable;
 use super::relay::Relay;
-use super::relay::record::Place;
+use super::relay::record::NodeAddress;
 
 /// Ended sessions whose records wait to be forgotten; beyond, their time runs out by itself.
 const ENDED_MAX: usize = 4096;
@@ -152,5 +152,5 @@ impl Drop for Claim<'_> {
 
 /// Whether a record was made by this very process.
 pub(super) fn is_ours(relay: &Relay, record: &str) -> bool {
-    Place::of(record).is_some_and(|place| place == *relay.place())
+    NodeAddress::of(record).is_some_and(|place| place == *relay.place())
 }

@@ -30,7 +30,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::names;
 use crate::sockjs::Framing;
 pub use proof::Secret;
-pub use record::Place;
+pub use record::NodeAddress;
 use stream::Relayed;
 use upstream::{Unanswered, Upstreams};
 
@@ -61,7 +61,7 @@ const HOP_BY_HOP: [HeaderName; 5] = [CONNECTION, TRANSFER_ENCODING, TRAILER, UPG
 /// The relay of one node, shared by its mounts.
 pub struct Relay {
     directory: Arc<dyn Directory>,
-    place: Place,
+    place: NodeAddress,
     secret: Secret,
     clock: Clock,
     numbers: Numbers,
@@ -95,7 +95,7 @@ pub(super) enum Bearer {
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     pub(super) record: Arc<str>,
-    place: Place,
+    place: NodeAddress,
     /// Whether the directory has been asked just now.
     fresh: bool,
 }
@@ -125,7 +125,7 @@ impl Relay {
     #[must_use]
     pub fn new(
         directory: Arc<dyn Directory>,
-        place: Place,
+        place: NodeAddress,
         secret: Secret,
         clock: Clock,
     ) -> Arc<Self> {
@@ -144,7 +144,7 @@ impl Relay {
         &self.directory
     }
 
-    pub(super) const fn place(&self) -> &Place {
+    pub(super) const fn place(&self) -> &NodeAddress {
         &self.place
     }
 
@@ -169,7 +169,7 @@ impl Relay {
         if let Some(proved) =
             header.and_then(|value| proof::check(&self.secret, subject, value, now))
         {
-            let place = Place::of(&proved.record);
+            let place = NodeAddress::of(&proved.record);
             if place.is_none_or(|place| place.url() != self.place.url()) {
                 let record = &*proved.record;
                 tracing::warn!(
@@ -205,7 +205,7 @@ impl Relay {
                 None => return Ok(None),
             },
         };
-        let Some(place) = Place::of(&record) else {
+        let Some(place) = NodeAddress::of(&record) else {
             tracing::warn!("a session's record cannot be read; it is forgotten");
             self.directory.forget(name, &record).await;
             return Ok(None);

@@ -11,14 +11,14 @@ use crate::text::hex;
 /// One start of one node: `URL#ID`. The id is another at each start; for a node that speaks TLS itself it is the
 /// fingerprint of the certificate that it shows to other nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Place(Arc<str>);
+pub struct NodeAddress(Arc<str>);
 
 /// What is wrong with a node's URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it is not http://HOST:PORT or https://HOST:PORT")]
 pub struct BadUrl;
 
-impl Place {
+impl NodeAddress {
     /// A place at a URL, which is checked, with a random id.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for NodeAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
@@ -96,18 +96,21 @@ mod tests {
 
     #[test]
     fn a_record_leads_back_to_its_place() {
-        let plain = Place::plain("http://10.0.0.1:8080/", 7).unwrap();
+        let plain = NodeAddress::plain("http://10.0.0.1:8080/", 7).unwrap();
         let record = plain.record(12);
         assert_eq!(record, "http://10.0.0.1:8080#0000000000000007.12");
-        assert_eq!(Place::of(&record).unwrap(), plain);
+        assert_eq!(NodeAddress::of(&record).unwrap(), plain);
         assert_eq!((plain.url(), plain.pin()), ("http://10.0.0.1:8080", None));
-        let pinned = Place::pinned("https://[::1]:8443", Pin([0xa5; 32])).unwrap();
-        let back = Place::of(&pinned.record(0)).unwrap();
+        let pinned = NodeAddress::pinned("https://[::1]:8443", Pin([0xa5; 32])).unwrap();
+        let back = NodeAddress::of(&pinned.record(0)).unwrap();
         assert_eq!(
             (back.url(), back.pin()),
             ("https://[::1]:8443", Some(Pin([0xa5; 32])))
         );
-        assert_ne!(plain, Place::plain("http://10.0.0.1:8080", 8).unwrap());
+        assert_ne!(
+            plain,
+            NodeAddress::plain("http://10.0.0.1:8080", 8).unwrap()
+        );
     }
 
     #[test]
@@ -125,7 +128,7 @@ mod tests {
             "http://a:1#x",
             "http://a:1//",
         ] {
-            assert_eq!(Place::plain(url, 1), Err(BadUrl), "{url}");
+            assert_eq!(NodeAddress::plain(url, 1), Err(BadUrl), "{url}");
         }
         for record in [
             "",
@@ -134,7 +137,7 @@ mod tests {
             "http://a:1",
             "ftp://a:1#0000000000000007.1",
         ] {
-            assert_eq!(Place::of(record), None, "{record}");
+            assert_eq!(NodeAddress::of(record), None, "{record}");
         }
     }
 }

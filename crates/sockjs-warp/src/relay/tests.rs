@@ -29,13 +29,13 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 fn relay(url: &str, secret: &str) -> Arc<Relay> {
     let clock = Clock::manual(Timestamp::from_secs(1_000));
-    let place = Place::plain(url, 1).unwrap();
+    let place = NodeAddress::plain(url, 1).unwrap();
     Relay::new(Arc::new(Empty), place, Secret::new(secret), clock)
 }
 
 /// A request with these headers as node `a` sends it on to node `b`.
 fn sent_on(headers: &HeaderMap) -> Request<Full<Bytes>> {
-    let place = Place::plain("http://b:2", 2).unwrap();
+    let place = NodeAddress::plain("http://b:2", 2).unwrap();
     let owner = Owner {
         record: place.record(5).into(),
         place,
@@ -136,7 +136,10 @@ fn an_answer_is_passed_on_without_what_belongs_to_the_connection() {
 async fn remembered_owners_are_bounded_in_time_and_number() {
     let relay = relay("http://a:1", "s");
     let now = relay.clock.now();
-    let record: Arc<str> = Place::plain("http://b:2", 2).unwrap().record(5).into();
+    let record: Arc<str> = NodeAddress::plain("http://b:2", 2)
+        .unwrap()
+        .record(5)
+        .into();
     for number in 0..KNOWN_MAX + 10 {
         relay.remember(&number.to_string(), &record, now);
     }

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls_pki_types::ServerName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::record::Place;
+use super::record::NodeAddress;
 use crate::net::pinned;
 
 /// How long a connection to a node may take to come about; after that the node counts as dead.
@@ -52,11 +52,11 @@ pub(super) struct Upstream {
 
 /// The pools by the nodes' places.
 #[derive(Default)]
-pub(super) struct Upstreams(Mutex<HashMap<Place, Arc<Upstream>>>);
+pub(super) struct Upstreams(Mutex<HashMap<NodeAddress, Arc<Upstream>>>);
 
 impl Upstreams {
     /// The pool of a node that the directory has named.
-    pub(super) fn of(&self, place: &Place) -> Result<Arc<Upstream>, Unanswered> {
+    pub(super) fn of(&self, place: &NodeAddress) -> Result<Arc<Upstream>, Unanswered> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(place) {
             return Ok(Arc::clone(known));
@@ -75,7 +75,7 @@ impl Upstreams {
 }
 
 impl Upstream {
-    fn new(place: &Place) -> Result<Self, rustls::Error> {
+    fn new(place: &NodeAddress) -> Result<Self, rustls::Error> {
         let pin = place.pin();
         let mut http = HttpConnector::new();
         http.enforce_http(false);
