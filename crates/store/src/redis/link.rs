@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::scripts::Script;
-use super::url::{Place, TIMEOUT, connection_config};
+use super::url::{RedisEndpoint, TIMEOUT, connection_config};
 use crate::StoreError;
 
 /// How long a call waits for a connection that has just broken; a call that finds it broken for longer fails at once.
@@ -68,7 +68,7 @@ impl Failure {
 }
 
 struct Shared {
-    place: Place,
+    place: RedisEndpoint,
     state: watch::Sender<State>,
     broken: Arc<Broken>,
     /// When a call last succeeded, in milliseconds since `born`; matters for clusters only.
@@ -80,7 +80,7 @@ struct Shared {
 
 impl Link {
     /// Connects once; fails if that does not succeed in time.
-    pub(super) async fn connect(place: Place) -> Result<Self, StoreError> {
+    pub(super) async fn connect(place: RedisEndpoint) -> Result<Self, StoreError> {
         let broken = Arc::default();
         let wire = connect(&place, 0, 1, &broken)
             .await
@@ -263,7 +263,7 @@ impl Link {
 }
 
 async fn connect(
-    place: &Place,
+    place: &RedisEndpoint,
     attempt: usize,
     number: u64,
     broken: &Arc<Broken>,

@@ -40,7 +40,7 @@ use tokio_util::task::TaskTracker;
 use self::keys::Keys;
 use self::link::Link;
 use self::scripts::Script;
-use self::url::Place;
+use self::url::RedisEndpoint;
 use super::trouble::Trouble;
 use super::{Active, Revision, StoreError};
 use crate::clock::Timestamp;
@@ -132,7 +132,7 @@ struct Core {
     data: Link,
     /// Catalog and lifecycle: what may wait for a replica.
     control: Link,
-    place: Place,
+    place: RedisEndpoint,
     /// Tells this process from all others, also from an earlier one of the same node.
     origin: String,
     nonces: AtomicU64,
@@ -165,7 +165,7 @@ impl RedisStore {
     /// # Errors
     /// [`StoreError::Unavailable`] if the URL is unusable or the server does not answer within a second.
     pub async fn connect(settings: Settings) -> Result<Arc<Self>, StoreError> {
-        let place = Place::parse(&settings.url, settings.ca_pem.clone())?;
+        let place = RedisEndpoint::parse(&settings.url, settings.ca_pem.clone())?;
         let (data, control) =
             tokio::try_join!(Link::connect(place.clone()), Link::connect(place.clone()))?;
         let stop = CancellationToken::new();

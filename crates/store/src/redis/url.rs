@@ -26,7 +26,7 @@ const SENTINEL_PORT: u16 = 26379;
 
 /// How to reach Redis (or Valkey), and what connections are made of.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct RedisEndpoint {
     kind: Kind,
     /// The servers that the URL names, in its order; for Sentinels, these.
     hosts: Vec<ConnectionInfo>,
@@ -40,7 +40,7 @@ enum Kind {
     Sentinel { master: String },
 }
 
-impl Place {
+impl RedisEndpoint {
     /// Reads `redis://host`, `redis+cluster://h1,h2` or `redis+sentinel://h1,h2/master[/db]`, each with `rediss`
     /// for TLS or `valkey`/`valkeys`, and with `user:password@` before the first host (it holds for all of them;
     /// with Sentinels it is Redis's, not theirs). `ca_pem` replaces the machine's trusted roots.
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     fn hosts(url: &str) -> Vec<String> {
-        let place = Place::parse(url, None).unwrap();
+        let place = RedisEndpoint::parse(url, None).unwrap();
         place
             .hosts
             .iter()
@@ -236,7 +236,7 @@ mod tests {
             ["a:26379", "b:7"]
         );
         assert_eq!(hosts("rediss+cluster://:p@a:1,b:2"), ["a:1", "b:2"]);
-        let place = Place::parse("redis+sentinel://u:p@a,b/mymaster/2", None).unwrap();
+        let place = RedisEndpoint::parse("redis+sentinel://u:p@a,b/mymaster/2", None).unwrap();
         let redis = place.hosts[1].redis_settings();
         assert_eq!(
             (redis.db(), redis.username(), redis.password()),
@@ -254,7 +254,7 @@ mod tests {
             "redis+sentinel://a",
             "redis+x://a",
         ] {
-            assert!(Place::parse(url, None).is_err(), "{url}");
+            assert!(RedisEndpoint::parse(url, None).is_err(), "{url}");
         }
     }
 }
