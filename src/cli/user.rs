@@ -137,12 +137,12 @@ fn settings(place: Place) -> Result<Settings, String> {
 
 async fn perform(wanted: &Recovery, settings: &Settings) -> Result<Recovered, String> {
     let place = match &settings.store {
-        StoreUrl::Redis(url) => place::Place::Redis(url.clone()),
+        StoreUrl::Redis(url) => place::CatalogLocation::Redis(url.clone()),
         StoreUrl::Embedded => {
             if let Some(done) = control::ask(&settings.data_dir, wanted).await? {
                 return Ok(done);
             }
-            place::Place::Directory(settings.data_dir.clone())
+            place::CatalogLocation::Directory(settings.data_dir.clone())
         }
     };
     let unread = |error: StoreError| format!("cannot read the users in {place}: {error}");

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::Shared;
 use super::identity::Identity;
 use super::select::{self, Found};
-use super::watch::Watch;
+use super::watch::CampaignWatch;
 use crate::auth::Actor;
 use crate::clock::Timestamp;
 use crate::results::log::Read;
@@ -23,7 +23,7 @@ pub(super) struct ViewerSession {
     bell: WakeSlot,
     viewer: Viewer,
     identity: Option<Arc<Identity>>,
-    watch: Option<Arc<Watch>>,
+    watch: Option<Arc<CampaignWatch>>,
     /// Where the command that is under way puts what it finds, before it notifies the wake slot.
     mailbox: Option<Arc<Mutex<Option<Found>>>>,
     warned: bool,

@@ -1,7 +1,7 @@
 //! Viewers of campaigns: the one module that knows both sessions and campaigns.
 //!
 //! [`Viewers`] is the transports' application. Each session gets a [`conversation::Conversation`], a shell around
-//! the pure `results::Viewer`; all conversations about one campaign share a [`watch::Watch`].
+//! the pure `results::Viewer`; all conversations about one campaign share a [`watch::CampaignWatch`].
 
 mod conversation;
 mod identity;
@@ -24,7 +24,7 @@ use crate::store::Store;
 use crate::transport::{Application, Opened};
 use conversation::ViewerSession;
 use identity::Identities;
-use watch::Watch;
+use watch::CampaignWatch;
 
 /// What the viewers' face needs of the rest.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     node: String,
     /// By campaign and epoch: after a store failover that lost answers, the viewers from before go on with their log,
     /// and who comes later gets another.
-    watches: DashMap<(CampaignId, u64), Arc<Watch>>,
+    watches: DashMap<(CampaignId, u64), Arc<CampaignWatch>>,
     identities: Identities,
     /// Owns every task that a conversation starts.
     tasks: TaskTracker,
@@ -96,14 +96,14 @@ impl Application for Viewers {
 
 impl Shared {
     /// One viewer less. The last one of this node gives the claim back, which starts the resume grace.
-    fn leave(self: &Arc<Self>, watch: &Arc<Watch>) {
+    fn leave(self: &Arc<Self>, watch: &Arc<CampaignWatch>) {
         if watch.viewers.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
         let (shared, watch) = (Arc::clone(self), Arc::clone(watch));
         self.tasks.spawn(async move {
             let _claiming = watch.claiming.lock().await;
-            let other = |other: &Watch| other.id() == watch.id() && other.is_watched();
+            let other = |other: &CampaignWatch| other.id() == watch.id() && other.is_watched();
             if shared.watches.iter().any(|entry| other(entry.value())) {
                 shared.forget(&watch);
                 return;
@@ -121,7 +121,7 @@ impl Shared {
     }
 
     /// Drops a watch that nobody needs any more.
-    fn forget(&self, watch: &Watch) {
+    fn forget(&self, watch: &CampaignWatch) {
         self.watches
             .remove_if(&watch.key(), |_, watch| !watch.is_watched());
     }
@@ -134,7 +134,10 @@ impl Shared {
     }
 
     /// Claims the campaign for this node, or renews the claim. Says how the campaign has ended, if it has.
-    async fn claim(&self, watch: &Watch) -> Result<Option<Ended>, crate::store::StoreError> {
+    async fn claim(
+        &self,
+        watch: &CampaignWatch,
+    ) -> Result<Option<Ended>, crate::store::StoreError> {
         let _claiming = watch.claiming.lock().await;
         let claim = self
             .store

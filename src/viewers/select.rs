@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::ticker;
-use super::watch::Watch;
+use super::watch::CampaignWatch;
 use crate::auth::Actor;
 use crate::results::{Campaign, Ended, Selection, Seq, Status, StreamError};
 use crate::sampled;
@@ -29,17 +29,17 @@ pub(super) enum Found {
 pub(super) struct Selected {
     shared: Arc<Shared>,
     bell: WakeSlot,
-    watch: Arc<Watch>,
+    watch: Arc<CampaignWatch>,
     taken: bool,
 }
 
 impl Selected {
-    pub(super) fn watch(&self) -> &Watch {
+    pub(super) fn watch(&self) -> &CampaignWatch {
         &self.watch
     }
 
     /// The place is taken: from now on the taker gives it back.
-    pub(super) fn into_watch(mut self) -> Arc<Watch> {
+    pub(super) fn into_watch(mut self) -> Arc<CampaignWatch> {
         self.taken = true;
         Arc::clone(&self.watch)
     }
@@ -105,7 +105,7 @@ async fn open(
         let key = (id, log.epoch());
         let ended = campaign.ended.map(|(_, ending)| shared.ended(ending));
         let count = (&*shared.catalog, now);
-        let make = || Arc::new(Watch::new(&campaign, log, key.1, ended, count));
+        let make = || Arc::new(CampaignWatch::new(&campaign, log, key.1, ended, count));
         let entry = shared.watches.entry(key).or_insert_with(make);
         // Counted under the table's lock: the last viewer of before cannot take the watch out in between.
         entry.viewers.fetch_add(1, Ordering::AcqRel);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use super::Shared;
-use super::watch::Watch;
+use super::watch::CampaignWatch;
 use crate::results::Ended;
 use crate::store::StoreError;
 
@@ -40,13 +40,16 @@ pub(super) async fn renew(shared: &Arc<Shared>) {
 }
 
 /// Those watches of this node for which it is so.
-pub(super) fn watches(shared: &Shared, is_it: impl Fn(&Watch) -> bool) -> Vec<Arc<Watch>> {
+pub(super) fn watches(
+    shared: &Shared,
+    is_it: impl Fn(&CampaignWatch) -> bool,
+) -> Vec<Arc<CampaignWatch>> {
     let all = shared.watches.iter();
     let those = all.filter(|entry| is_it(entry.value()));
     those.map(|entry| Arc::clone(&entry)).collect()
 }
 
-async fn tick(shared: &Shared, watch: &Watch) {
+async fn tick(shared: &Shared, watch: &CampaignWatch) {
     let ended = match ended(shared, watch).await {
         Ok(ended) => {
             watch.troubled.store(false, Ordering::Relaxed);
@@ -64,7 +67,7 @@ async fn tick(shared: &Shared, watch: &Watch) {
 }
 
 /// How the campaign has ended, if that is news.
-async fn ended(shared: &Shared, watch: &Watch) -> Result<Option<Ended>, StoreError> {
+async fn ended(shared: &Shared, watch: &CampaignWatch) -> Result<Option<Ended>, StoreError> {
     if watch.has_ended() || !watch.is_watched() {
         return Ok(None);
     }
@@ -77,7 +80,7 @@ pub(super) async fn follow_endings(shared: &Arc<Shared>) {
     let active = shared.store.active();
     loop {
         active.removed().await;
-        let gone = |watch: &Watch| !watch.has_ended() && active.get(watch.id()).is_none();
+        let gone = |watch: &CampaignWatch| !watch.has_ended() && active.get(watch.id()).is_none();
         let watches = watches(shared, gone);
         let looks = watches.iter().map(|watch| tick(shared, watch));
         stream::iter(looks)
@@ -104,7 +107,7 @@ pub(super) async fn follow_departures(shared: &Arc<Shared>) {
 }
 
 /// Whether hosts of the campaign are gone that were there before. A store that fails is asked again with the next tick.
-pub(super) async fn miss(shared: &Shared, watch: &Watch) -> bool {
+pub(super) async fn miss(shared: &Shared, watch: &CampaignWatch) -> bool {
     watch.miss(&shared.catalog).await.unwrap_or_else(|error| {
         tracing::debug!(campaign = %watch.id(), %error, "cannot tell which hosts are gone");
         false

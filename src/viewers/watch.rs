@@ -27,7 +27,7 @@ struct Departed {
 
 /// What all viewers of one campaign on this node share.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct CampaignWatch {
     pub(super) log: Arc<CampaignLog>,
     targets: Arc<RoaringBitmap>,
     /// Whether results are known to be missing.
@@ -51,7 +51,7 @@ pub(super) struct Watch {
     pub(super) troubled: AtomicBool,
 }
 
-impl Watch {
+impl CampaignWatch {
     pub(super) fn new(
         campaign: &Campaign,
         log: Arc<CampaignLog>,
@@ -150,7 +150,7 @@ impl Watch {
         self.log.notify();
     }
 
-    /// Finds out which targets were deleted; true if that is news. [`Watch::look`] counts without them from then on.
+    /// Finds out which targets were deleted; true if that is news. [`CampaignWatch::look`] counts without them from then on.
     pub(super) async fn miss(&self, catalog: &Catalog) -> Result<bool, StoreError> {
         let gone = catalog.gone(&self.targets, &self.teams);
         if lock(&self.departed).gone == gone {

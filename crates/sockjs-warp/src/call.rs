@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-use super::relay::{Bearer, ForwardedRequest, Relay};
+use super::relay::{ForwardedRequest, Relay, RequestOrigin};
 
 /// A request to a session but for its body.
 pub(super) struct Call<'r> {
@@ -16,7 +16,7 @@ pub(super) struct Call<'r> {
     pub(super) headers: &'r HeaderMap,
     /// The client's address, also if another node has brought the request.
     pub(super) address: IpAddr,
-    pub(super) bearer: Bearer,
+    pub(super) bearer: RequestOrigin,
     /// See [`ConnInfo::hands_over`](crate::net::ConnInfo::hands_over).
     pub(super) hands_over: bool,
 }
@@ -35,7 +35,7 @@ impl<'r> Call<'r> {
             query,
             headers,
             address,
-            bearer: Bearer::Client,
+            bearer: RequestOrigin::Client,
             hands_over,
         };
         if let Some(relay) = relay {

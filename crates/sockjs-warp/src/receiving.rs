@@ -15,7 +15,7 @@ use super::headers::{EVENT_STREAM, HTML, JAVASCRIPT, PLAIN, Recipes};
 use super::location::SessionLocation;
 use super::pages::{answer, not_opened, unknown_to_node};
 use super::registry::Registry;
-use super::relay::{Bearer, Outcome, Owner};
+use super::relay::{Outcome, Owner, RequestOrigin};
 use super::streaming::Streaming;
 use crate::net::SocketTakeover;
 use crate::sockjs::frame::{BadCallback, callback};
@@ -37,7 +37,7 @@ impl Receiving<'_> {
         };
         loop {
             let found = match self.call.bearer {
-                Bearer::Node => match registry.held(self.session).await {
+                RequestOrigin::Node => match registry.held(self.session).await {
                     Some(handle) => Ok(SessionLocation::Here(handle)),
                     None => return unknown_to_node(),
                 },
@@ -82,7 +82,7 @@ impl Receiving<'_> {
         framing: &Framing,
     ) -> Option<Response> {
         let records = registry.records()?;
-        if self.call.bearer == Bearer::Unproved {
+        if self.call.bearer == RequestOrigin::Unproved {
             return Some(not_opened(self.call.headers, NotOpened::Relayed));
         }
         let (relay, stop) = (records.relay(), records.stop());
@@ -132,7 +132,7 @@ impl Receiving<'_> {
     /// A stream is written past hyper where that can be. To another node it is not: that one would unpack and pack each
     /// message's chunk by itself.
     fn coding(&self, framing: &Framing) -> Coding {
-        let alone = framing.is_polling() || self.call.bearer == Bearer::Node;
+        let alone = framing.is_polling() || self.call.bearer == RequestOrigin::Node;
         if self.call.hands_over && !alone {
             Coding::Chunked
         } else {

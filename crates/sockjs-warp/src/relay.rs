@@ -81,7 +81,7 @@ impl Numbers {
 
 /// Who has brought a request here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bearer {
+pub(super) enum RequestOrigin {
     /// A client or its proxy.
     Client,
     /// A node: it has proved to be one, and believes that the session is here.
@@ -159,7 +159,7 @@ impl Relay {
         method: &Method,
         path: &str,
         headers: &HeaderMap,
-    ) -> (Bearer, Option<IpAddr>) {
+    ) -> (RequestOrigin, Option<IpAddr>) {
         let subject = proof::Subject {
             method: method.as_str(),
             path,
@@ -177,7 +177,7 @@ impl Relay {
                     "a request was relayed to the wrong node; does each --advertise its own address?"
                 );
             }
-            return (Bearer::Node, Some(proved.client));
+            return (RequestOrigin::Node, Some(proved.client));
         }
         let relayed = headers.get_all(VIA).iter().any(|value| {
             let hops = value.to_str().unwrap_or_default().split(',');
@@ -185,9 +185,9 @@ impl Relay {
             names.any(|name| name == PSEUDONYM)
         });
         let bearer = if relayed {
-            Bearer::Unproved
+            RequestOrigin::Unproved
         } else {
-            Bearer::Client
+            RequestOrigin::Client
         };
         (bearer, None)
     }

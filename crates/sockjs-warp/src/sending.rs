@@ -15,7 +15,7 @@ use super::headers::{PLAIN, Recipes};
 use super::location::SessionLocation;
 use super::pages::{answer, not_opened, unknown_to_node};
 use super::registry::Registry;
-use super::relay::{Bearer, Outcome};
+use super::relay::{Outcome, RequestOrigin};
 use crate::limits::account::Party;
 use crate::net::body::{self, Limits};
 use crate::sockjs::inbound::{Refusal, decode_jsonp_send, decode_xhr_send};
@@ -94,7 +94,7 @@ enum Taker {
 
 async fn taker(registry: &Registry, session: &str, call: &Call<'_>, body: Bytes) -> Taker {
     let refused = |why| Taker::Answered(not_opened(call.headers, why));
-    if call.bearer == Bearer::Node {
+    if call.bearer == RequestOrigin::Node {
         let held = registry.held(session).await;
         return held.map_or_else(|| Taker::Answered(unknown_to_node()), Taker::Here);
     }
@@ -108,7 +108,7 @@ async fn taker(registry: &Registry, session: &str, call: &Call<'_>, body: Bytes)
         let Some(records) = registry.records() else {
             return Taker::Nobody;
         };
-        if call.bearer == Bearer::Unproved {
+        if call.bearer == RequestOrigin::Unproved {
             return refused(NotOpened::Relayed);
         }
         let relay = records.relay();

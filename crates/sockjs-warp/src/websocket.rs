@@ -23,7 +23,7 @@ use crate::names;
 use crate::sockjs::settings::Timing;
 use crate::sockjs::{Form, Transport};
 use driver::Driver;
-use row::Rows;
+use row::SessionGroups;
 
 /// What an operator may set.
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ impl Mode {
 pub struct Sockets<A: ?Sized> {
     shared: Arc<Shared>,
     tasks: TaskTracker,
-    rows: Rows,
+    rows: SessionGroups,
     opened: AtomicU32,
     application: Arc<A>,
 }
@@ -160,7 +160,7 @@ impl<A: Application + ?Sized> Sockets<A> {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let rows = Rows::new(tasks.clone(), clock.clone());
+        let rows = SessionGroups::new(tasks.clone(), clock.clone());
         let shared = Shared {
             settings,
             clock,

@@ -14,7 +14,7 @@ use clap::Args;
 
 use crate::store::{Store, load_all};
 use copy::{Report, Standing};
-use place::Place;
+use place::CatalogLocation;
 
 /// Done: every record was compared.
 const DONE: u8 = 0;
@@ -39,8 +39,8 @@ pub struct Migrate {
 
 /// Runs the command.
 pub async fn run(migrate: Migrate) -> ExitCode {
-    let places = Place::parse(&migrate.from).and_then(|from| {
-        let to = Place::parse(&migrate.to)?;
+    let places = CatalogLocation::parse(&migrate.from).and_then(|from| {
+        let to = CatalogLocation::parse(&migrate.to)?;
         if from == to {
             return Err("--from and --to are the same store".to_owned());
         }
@@ -59,7 +59,11 @@ pub async fn run(migrate: Migrate) -> ExitCode {
     }
 }
 
-async fn transfer(from: &Place, to: &Place, quiet: bool) -> anyhow::Result<Report> {
+async fn transfer(
+    from: &CatalogLocation,
+    to: &CatalogLocation,
+    quiet: bool,
+) -> anyhow::Result<Report> {
     let source = from
         .open_source()
         .await
@@ -81,8 +85,8 @@ async fn transfer(from: &Place, to: &Place, quiet: bool) -> anyhow::Result<Repor
 async fn fill(
     source: &Arc<dyn Store>,
     target: &Arc<dyn Store>,
-    from: &Place,
-    to: &Place,
+    from: &CatalogLocation,
+    to: &CatalogLocation,
     quiet: bool,
 ) -> anyhow::Result<Report> {
     let running = source.nodes().await.context("cannot read the source")?;

@@ -19,12 +19,12 @@ const LOG_BYTES: usize = 1 << 20;
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Place {
+pub(in crate::cli) enum CatalogLocation {
     Directory(PathBuf),
     Redis(String),
 }
 
-impl Place {
+impl CatalogLocation {
     /// `embedded:DIR`, a directory, or a Redis URL.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if let Some(dir) = text.strip_prefix("embedded:") {
@@ -85,7 +85,7 @@ impl Place {
     }
 }
 
-impl Display for Place {
+impl Display for CatalogLocation {
     fn fmt(&self, out: &mut Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Directory(dir) => write!(out, "embedded:{}", dir.display()),
@@ -106,14 +106,14 @@ mod tests {
 
     #[test]
     fn directories_and_redis_urls_are_told_apart() {
-        let place = |text| Place::parse(text).unwrap();
+        let place = |text| CatalogLocation::parse(text).unwrap();
         assert_eq!(place("embedded:/a/b"), place("/a/b"));
         assert_eq!(place("embedded:///a/b"), place("/a/b"));
-        assert!(matches!(place("data"), Place::Directory(dir) if dir.is_absolute()));
+        assert!(matches!(place("data"), CatalogLocation::Directory(dir) if dir.is_absolute()));
         let redis = place("redis+cluster://u:secret@a,b");
         assert_eq!(redis.to_string(), "redis+cluster://a,b");
         for text in ["", "embedded", "mysql://a", "redis+x://a"] {
-            assert!(Place::parse(text).is_err(), "{text}");
+            assert!(CatalogLocation::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -99,19 +99,19 @@ fn a_node_is_believed_and_speaks_for_its_client() {
     let request = sent_on(&HeaderMap::new());
     let holder = relay("http://b:2", "s");
     let said = holder.bearer(&Method::POST, PATH, request.headers());
-    assert_eq!(said, (Bearer::Node, Some(CLIENT)));
+    assert_eq!(said, (RequestOrigin::Node, Some(CLIENT)));
     let other = holder.bearer(&Method::POST, "/echo/000/abd/xhr_send", request.headers());
-    assert_eq!(other, (Bearer::Unproved, None));
+    assert_eq!(other, (RequestOrigin::Unproved, None));
     let stranger = relay("http://b:2", "t");
     let said = stranger.bearer(&Method::POST, PATH, request.headers());
-    assert_eq!(said, (Bearer::Unproved, None));
+    assert_eq!(said, (RequestOrigin::Unproved, None));
 }
 
 #[test]
 fn whoever_forges_a_header_is_a_client_without_a_word_in_it() {
     let holder = relay("http://b:2", "s");
     let said = holder.bearer(&Method::POST, PATH, &client_headers());
-    assert_eq!(said, (Bearer::Client, None));
+    assert_eq!(said, (RequestOrigin::Client, None));
 }
 
 #[test]

@@ -19,7 +19,7 @@ const LOOKED_AT: usize = 4;
 
 /// The rows of one application's sessions.
 #[derive(Debug)]
-pub(super) struct Rows {
+pub(super) struct SessionGroups {
     rows: Mutex<Known>,
     tasks: TaskTracker,
     clock: Clock,
@@ -28,24 +28,24 @@ pub(super) struct Rows {
 #[derive(Debug, Default)]
 struct Known {
     /// Those being filled are the last.
-    rows: Vec<Weak<Row>>,
+    rows: Vec<Weak<SessionGroup>>,
     /// The next to be looked at.
     next: usize,
 }
 
 #[derive(Default)]
-struct Row {
+struct SessionGroup {
     belfry: WakeGroup,
     arriving: Mutex<Vec<(WakeSlot, Driver)>>,
 }
 
 /// A place in a row, kept for a session that is about to open.
-pub(super) struct Seat {
-    row: Arc<Row>,
+pub(super) struct Slot {
+    row: Arc<SessionGroup>,
     bell: WakeSlot,
 }
 
-impl Rows {
+impl SessionGroups {
     /// No rows yet; their tasks will belong to `tasks`.
     pub(super) fn new(tasks: TaskTracker, clock: Clock) -> Self {
         Self {
@@ -56,20 +56,20 @@ impl Rows {
     }
 
     /// A place in a row that has few sessions. To be called within the runtime.
-    pub(super) fn seat(&self) -> Seat {
+    pub(super) fn seat(&self) -> Slot {
         // So many are filled side by side, so that few sessions still have all workers.
         let side_by_side = Handle::current().metrics().num_workers();
         let mut known = lock(&self.rows);
         let emptiest = known.emptiest(side_by_side);
         if known.rows.len() >= side_by_side
-            && let Some(seat) = emptiest.and_then(Row::seat)
+            && let Some(seat) = emptiest.and_then(SessionGroup::seat)
         {
             return seat;
         }
         let (row, seat) = loop {
-            let row = Arc::new(Row::default());
+            let row = Arc::new(SessionGroup::default());
             // A new row has places.
-            if let Some(seat) = Row::seat(Arc::clone(&row)) {
+            if let Some(seat) = SessionGroup::seat(Arc::clone(&row)) {
                 break (row, seat);
             }
         };
@@ -82,8 +82,8 @@ impl Rows {
 impl Known {
     /// The emptiest of the last `filled` rows and of some others, each time of other ones: however many there are, a
     /// place is found soon. Forgets those that are over.
-    fn emptiest(&mut self, filled: usize) -> Option<Arc<Row>> {
-        let mut emptiest: Option<Arc<Row>> = None;
+    fn emptiest(&mut self, filled: usize) -> Option<Arc<SessionGroup>> {
+        let mut emptiest: Option<Arc<SessionGroup>> = None;
         for turn in 0..filled + LOOKED_AT {
             let count = self.rows.len();
             if count == 0 {
@@ -99,7 +99,7 @@ impl Known {
                 self.rows.remove(at);
                 continue;
             };
-            let fewer = |other: &Arc<Row>| row.belfry.bells() < other.belfry.bells();
+            let fewer = |other: &Arc<SessionGroup>| row.belfry.bells() < other.belfry.bells();
             if emptiest.as_ref().is_none_or(fewer) {
                 emptiest = Some(row);
             }
@@ -108,14 +108,14 @@ impl Known {
     }
 }
 
-impl Row {
-    fn seat(self: Arc<Self>) -> Option<Seat> {
+impl SessionGroup {
+    fn seat(self: Arc<Self>) -> Option<Slot> {
         let bell = self.belfry.hang()?;
-        Some(Seat { row: self, bell })
+        Some(Slot { row: self, bell })
     }
 }
 
-impl Seat {
+impl Slot {
     /// Wakes the session that will sit here.
     pub(super) const fn bell(&self) -> &WakeSlot {
         &self.bell
@@ -130,7 +130,7 @@ impl Seat {
 
 /// The task of one row. It is over when the last session is.
 struct Sessions {
-    row: Arc<Row>,
+    row: Arc<SessionGroup>,
     clock: Clock,
     /// By the number of their wake slots.
     seated: Vec<Option<(Waker, Driver)>>,
@@ -141,7 +141,7 @@ struct Sessions {
 }
 
 impl Sessions {
-    const fn of(row: Arc<Row>, clock: Clock) -> Self {
+    const fn of(row: Arc<SessionGroup>, clock: Clock) -> Self {
         Self {
             row,
             clock,
@@ -259,8 +259,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn seats_are_spread_over_rows_and_an_empty_row_ends() {
         let tasks = TaskTracker::new();
-        let rows = Rows::new(tasks.clone(), Clock::System);
-        let mut seats: Vec<Seat> = (0..126).map(|_| rows.seat()).collect();
+        let rows = SessionGroups::new(tasks.clone(), Clock::System);
+        let mut seats: Vec<Slot> = (0..126).map(|_| rows.seat()).collect();
         assert_eq!(tasks.len(), 2);
         let last = rows.seat();
         assert_eq!((tasks.len(), last.row.belfry.bells()), (3, 1));
@@ -271,11 +271,11 @@ mod tests {
         }
         seats.truncate(125);
         assert_eq!(rows.seat().row.belfry.bells(), 63, "a place is free again");
-        let more: Vec<Seat> = (0..63 * 10).map(|_| rows.seat()).collect();
+        let more: Vec<Slot> = (0..63 * 10).map(|_| rows.seat()).collect();
         let full = tasks.len();
         seats.truncate(100);
         // However many rows there are, the places in the first two are found.
-        let found: Vec<Seat> = (0..20).map(|_| rows.seat()).collect();
+        let found: Vec<Slot> = (0..20).map(|_| rows.seat()).collect();
         assert!(
             full <= 12 && tasks.len() <= full + 1,
             "{full} {}",
