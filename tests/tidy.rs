@@ -380,6 +380,7 @@ fn the_papers_are_there_and_the_changelog_has_a_place_for_news() {
         "ARCHITECTURE.md",
         "CHANGELOG.md",
         "SECURITY.md",
+        "docs/glossary.md",
         "LICENSE",
         "LICENSE-MIT",
         "LICENSE-APACHE",
@@ -394,6 +395,20 @@ fn the_papers_are_there_and_the_changelog_has_a_place_for_news() {
             .contains("## Unreleased")
     );
     let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    assert!(
+        architecture.lines().count() <= 200,
+        "ARCHITECTURE.md is long"
+    );
+    let mut decisions = Vec::new();
+    files_under(&root().join("docs/decisions"), ".md", &mut decisions);
+    for decision in decisions {
+        let name = decision.file_name().unwrap().to_string_lossy();
+        assert!(architecture.contains(&*name), "{name} is not linked");
+    }
+    let glossary = fs::read_to_string(root().join("docs/glossary.md")).unwrap();
+    for place in glossary.split('`').filter(|text| text.contains('/')) {
+        assert!(root().join(place).exists(), "the glossary names {place}");
+    }
     for name in CRATES {
         let drawn = format!("crates/{name}");
         assert!(
