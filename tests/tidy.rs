@@ -406,7 +406,12 @@ fn the_papers_are_there_and_the_changelog_has_a_place_for_news() {
         assert!(architecture.contains(&*name), "{name} is not linked");
     }
     let glossary = fs::read_to_string(root().join("docs/glossary.md")).unwrap();
-    for place in glossary.split('`').filter(|text| text.contains('/')) {
+    for place in glossary
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|text| text.contains('/'))
+    {
         assert!(root().join(place).exists(), "the glossary names {place}");
     }
     for name in CRATES {
