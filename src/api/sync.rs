@@ -323,8 +323,8 @@ async fn collect(api: &Api, campaign: &Campaign) -> Result<Answers, ApiError> {
     let store = &api.parts.store;
     let log = store.follow(campaign.id).await?;
     let log = log.ok_or_else(|| ApiError::Internal("a new campaign has no log".to_owned()))?;
-    let bell = WakeSlot::default();
-    log.subscribe(&bell);
+    let wake_slot = WakeSlot::default();
+    log.subscribe(&wake_slot);
     // Its own name: viewers of the same node claim and release under the node's.
     let node = format!("{}/request/{}", api.parts.node, campaign.id);
     let deadline = Instant::now() + api.settings.sync_period;
@@ -338,7 +338,7 @@ async fn collect(api: &Api, campaign: &Campaign) -> Result<Answers, ApiError> {
                 let departed = api.parts.catalog.departed(campaign.id, targets, teams).await?;
                 expected = targets.len() - departed.len();
             }
-            () = bell.rung() => {}
+            () = wake_slot.notified() => {}
             () = sleep_until(deadline) => break,
             _ = renewal.tick() => {
                 let claim = store.claim(campaign.id, &node, api.parts.clock.now()).await?;
@@ -348,7 +348,7 @@ async fn collect(api: &Api, campaign: &Campaign) -> Result<Answers, ApiError> {
             }
         }
     }
-    log.unsubscribe(&bell);
+    log.unsubscribe(&wake_slot);
     gather(api, campaign).await
 }
 

@@ -20,7 +20,7 @@ use crate::wake::WakeSlot;
 /// A viewer's half of a session.
 pub(super) struct ViewerSession {
     shared: Arc<Shared>,
-    bell: WakeSlot,
+    wake_slot: WakeSlot,
     viewer: Viewer,
     identity: Option<Arc<Identity>>,
     watch: Option<Arc<CampaignWatch>>,
@@ -30,10 +30,10 @@ pub(super) struct ViewerSession {
 }
 
 impl ViewerSession {
-    pub(super) fn new(shared: Arc<Shared>, bell: WakeSlot, now: Timestamp) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, wake_slot: WakeSlot, now: Timestamp) -> Self {
         Self {
             shared,
-            bell,
+            wake_slot,
             viewer: Viewer::new(now),
             identity: None,
             watch: None,
@@ -62,8 +62,8 @@ impl ViewerSession {
                         self.viewer.handle_failure(&StreamError::unauthorized());
                         return;
                     };
-                    let (shared, bell) = (Arc::clone(&self.shared), self.bell.clone());
-                    self.spawn(select::select(shared, actor, selection, bell));
+                    let (shared, wake_slot) = (Arc::clone(&self.shared), self.wake_slot.clone());
+                    self.spawn(select::select(shared, actor, selection, wake_slot));
                 }
             }
         }
@@ -71,17 +71,17 @@ impl ViewerSession {
 
     fn spawn(&mut self, task: impl Future<Output = Found> + Send + 'static) {
         let mailbox = Arc::clone(self.mailbox.insert(Arc::default()));
-        let bell = self.bell.clone();
+        let wake_slot = self.wake_slot.clone();
         self.shared.tasks.spawn(async move {
             let found = task.await;
             *mailbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
-            bell.notify();
+            wake_slot.notify();
         });
     }
 
     fn authenticated(&mut self, outcome: Result<Actor, StreamError>) -> Option<Command> {
         let outcome = outcome.map(|actor| {
-            let identity = self.shared.identities.join(actor, &self.bell);
+            let identity = self.shared.identities.join(actor, &self.wake_slot);
             self.identity = Some(identity);
         });
         self.viewer.handle_authenticated(outcome)
@@ -236,10 +236,10 @@ impl Conversation for ViewerSession {
 
     fn closed(&mut self, _now: Timestamp) {
         if let Some(identity) = self.identity.take() {
-            self.shared.identities.leave(&identity, &self.bell);
+            self.shared.identities.leave(&identity, &self.wake_slot);
         }
         if let Some(watch) = self.watch.take() {
-            watch.log.unsubscribe(&self.bell);
+            watch.log.unsubscribe(&self.wake_slot);
             self.shared.leave(&watch);
         }
     }

@@ -26,7 +26,7 @@ pub(super) struct Identity {
     /// None once the token is not good any more.
     actor: ArcSwapOption<Actor>,
     /// Those of the sessions.
-    bells: Mutex<WakeSlots>,
+    wake_slots: Mutex<WakeSlots>,
 }
 
 impl Identity {
@@ -34,8 +34,10 @@ impl Identity {
         self.actor.load_full()
     }
 
-    fn bells(&self) -> MutexGuard<'_, WakeSlots> {
-        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wake_slots(&self) -> MutexGuard<'_, WakeSlots> {
+        self.wake_slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -45,26 +47,27 @@ pub(super) struct Identities(DashMap<String, Arc<Identity>>);
 
 impl Identities {
     /// One more session of somebody who has just been looked up.
-    pub(super) fn join(&self, actor: Actor, bell: &WakeSlot) -> Arc<Identity> {
+    pub(super) fn join(&self, actor: Actor, wake_slot: &WakeSlot) -> Arc<Identity> {
         let hash = actor.token.hash.clone();
         let entry = self.0.entry(hash.clone()).or_insert_with(|| {
             Arc::new(Identity {
                 hash,
                 actor: ArcSwapOption::empty(),
-                bells: Mutex::default(),
+                wake_slots: Mutex::default(),
             })
         });
         // If the token was revoked since, the next look finds out.
         entry.actor.store(Some(Arc::new(actor)));
-        entry.bells().add(bell);
+        entry.wake_slots().add(wake_slot);
         Arc::clone(&entry)
     }
 
     /// One session less.
-    pub(super) fn leave(&self, identity: &Identity, bell: &WakeSlot) {
-        identity.bells().remove(bell);
-        self.0
-            .remove_if(&identity.hash, |_, identity| identity.bells().is_empty());
+    pub(super) fn leave(&self, identity: &Identity, wake_slot: &WakeSlot) {
+        identity.wake_slots().remove(wake_slot);
+        self.0.remove_if(&identity.hash, |_, identity| {
+            identity.wake_slots().is_empty()
+        });
     }
 }
 
@@ -104,6 +107,6 @@ fn look(shared: &Shared) {
         watch.renumber();
     }
     for identity in changed {
-        identity.bells().notify();
+        identity.wake_slots().notify();
     }
 }

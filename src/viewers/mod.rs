@@ -90,7 +90,11 @@ impl Viewers {
 
 impl Application for Viewers {
     fn open(&self, opened: Opened, now: Timestamp) -> Box<dyn crate::transport::Conversation> {
-        Box::new(ViewerSession::new(Arc::clone(&self.0), opened.bell, now))
+        Box::new(ViewerSession::new(
+            Arc::clone(&self.0),
+            opened.wake_slot,
+            now,
+        ))
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) enum Found {
 /// A place among a campaign's viewers. Dropped without being taken (the client left meanwhile), it is given back.
 pub(super) struct Selected {
     shared: Arc<Shared>,
-    bell: WakeSlot,
+    wake_slot: WakeSlot,
     watch: Arc<CampaignWatch>,
     taken: bool,
 }
@@ -48,7 +48,7 @@ impl Selected {
 impl Drop for Selected {
     fn drop(&mut self) {
         if !self.taken {
-            self.watch.log.unsubscribe(&self.bell);
+            self.watch.log.unsubscribe(&self.wake_slot);
             self.shared.leave(&self.watch);
         }
     }
@@ -73,16 +73,16 @@ pub(super) async fn select(
     shared: Arc<Shared>,
     actor: Arc<Actor>,
     selection: Selection,
-    bell: WakeSlot,
+    wake_slot: WakeSlot,
 ) -> Found {
-    Found::Selected(open(&shared, &actor, selection, bell).await)
+    Found::Selected(open(&shared, &actor, selection, wake_slot).await)
 }
 
 async fn open(
     shared: &Arc<Shared>,
     actor: &Actor,
     selection: Selection,
-    bell: WakeSlot,
+    wake_slot: WakeSlot,
 ) -> Result<Selected, StreamError> {
     let id = selection.campaign;
     let unreadable = |error: crate::store::StoreError| {
@@ -111,10 +111,10 @@ async fn open(
         entry.viewers.fetch_add(1, Ordering::AcqRel);
         Arc::clone(&entry)
     };
-    watch.log.subscribe(&bell);
+    watch.log.subscribe(&wake_slot);
     let selected = Selected {
         shared: Arc::clone(shared),
-        bell,
+        wake_slot,
         watch,
         taken: false,
     };

@@ -114,12 +114,12 @@ impl Stage {
     }
 
     async fn viewer_with(&self, token: &str) -> Watching {
-        let bell = WakeSlot::default();
+        let wake_slot = WakeSlot::default();
         let opened = Opened {
             transport: Transport::RawWebSocket,
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             prefix: "/results".into(),
-            bell: bell.clone(),
+            wake_slot: wake_slot.clone(),
         };
         let mut conversation = self.viewers.open(opened, START);
         for message in [
@@ -128,7 +128,10 @@ impl Stage {
         ] {
             conversation.message(&message.to_string(), START);
         }
-        let mut watching = Watching { conversation, bell };
+        let mut watching = Watching {
+            conversation,
+            wake_slot,
+        };
         let told = watching.next().await;
         let Next::Messages(messages) = told else {
             panic!("no totals: {told:?}");
@@ -158,7 +161,7 @@ impl Stage {
 
 struct Watching {
     conversation: Box<dyn Conversation>,
-    bell: WakeSlot,
+    wake_slot: WakeSlot,
 }
 
 impl Watching {
@@ -167,7 +170,7 @@ impl Watching {
         let asking = async {
             loop {
                 match self.conversation.next(Form::RawFrame, BUDGET, START) {
-                    Next::Wait => self.bell.rung().await,
+                    Next::Wait => self.wake_slot.notified().await,
                     next => return next,
                 }
             }

@@ -5,61 +5,61 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Wakes a driver. Rings before the driver listens are remembered as one.
+/// Wakes a driver. What comes before the driver listens is remembered as one.
 #[derive(Clone, Debug)]
 pub struct WakeSlot {
-    belfry: WakeGroup,
+    group: WakeGroup,
     /// Its bit.
     which: u64,
-    _hung: Option<Arc<Hung>>,
+    _registration: Option<Arc<Registration>>,
 }
 
-/// The bit of a wake slot that hangs alone.
+/// The bit of a wake slot of no group.
 const ALONE: u64 = 1 << 63;
 /// Among the bits of what is registered in a wake group: nothing does, and nothing may any more.
 const CLOSED: u64 = ALONE;
 
-/// Where up to 63 wake slots hang that one driver listens to.
+/// Up to 63 wake slots that one driver listens to.
 #[derive(Clone, Debug, Default)]
 pub struct WakeGroup(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    rung: AtomicU64,
-    hung: AtomicU64,
+    notified: AtomicU64,
+    registered: AtomicU64,
     /// Kept from wake-up to wake-up: to be registered anew for every result would cost more than all else here.
     driver: Mutex<Option<Waker>>,
 }
 
 /// A wake slot's place, given back with its last clone: until then no other wake slot is mistaken for it.
 #[derive(Debug)]
-struct Hung(WakeGroup, u64);
+struct Registration(WakeGroup, u64);
 
 impl Default for WakeSlot {
-    /// A wake slot that hangs alone.
+    /// A wake slot of no group.
     fn default() -> Self {
         Self {
-            belfry: WakeGroup::default(),
+            group: WakeGroup::default(),
             which: ALONE,
-            _hung: None,
+            _registration: None,
         }
     }
 }
 
 impl WakeSlot {
-    /// Makes the driver ask again. Never waits for one; notifies that come together wake once.
+    /// Makes the driver ask again. Never waits for one; notifications that come together wake once.
     pub fn notify(&self) {
-        self.belfry.notify(self.which);
+        self.group.notify(self.which);
     }
 
     /// Completes when the wake slot has been notified since the last completion.
-    pub async fn rung(&self) {
-        poll_fn(|context| self.poll_rung(context)).await;
+    pub async fn notified(&self) {
+        poll_fn(|context| self.poll_notified(context)).await;
     }
 
     /// Ready if the wake slot has been notified since it last was; else the task of `context` is woken by
     /// the next wake-up. Only the task that asked last is.
-    pub fn poll_rung(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_notified(&self, context: &mut Context<'_>) -> Poll<()> {
         // First, so that a wake-up between the two is seen by one or the other.
         self.listen(context);
         if self.take() {
@@ -71,14 +71,14 @@ impl WakeSlot {
 
     /// The task of `context` is woken by the notifies to come, until another one listens.
     pub fn listen(&self, context: &mut Context<'_>) {
-        self.belfry.listen(context);
+        self.group.listen(context);
     }
 
     /// Whether the wake slot has been notified since the last time. For the task that listens: notifies are heard from then on.
     #[must_use]
     pub fn take(&self) -> bool {
-        let rung = &self.belfry.0.rung;
-        rung.fetch_and(!self.which, Ordering::AcqRel) & self.which != 0
+        let notified = &self.group.0.notified;
+        notified.fetch_and(!self.which, Ordering::AcqRel) & self.which != 0
     }
 
     /// Its number in its wake group: 0 to 62, and 63 if it hangs alone.
@@ -104,32 +104,34 @@ impl WakeGroup {
     /// until the last clone is dropped. Whoever listens to one of several wake slots hears for all of them, so that only the
     /// wake group's driver may.
     #[must_use]
-    pub fn hang(&self) -> Option<WakeSlot> {
-        let first_free = |hung: u64| (hung < CLOSED - 1).then(|| hung | (hung + 1));
-        let hung = &self.0.hung;
-        let before = hung
+    pub fn register(&self) -> Option<WakeSlot> {
+        let first_free =
+            |registered: u64| (registered < CLOSED - 1).then(|| registered | (registered + 1));
+        let registered = &self.0.registered;
+        let before = registered
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, first_free)
             .ok()?;
         let which = !before & (before + 1);
         Some(WakeSlot {
-            belfry: self.clone(),
+            group: self.clone(),
             which,
-            _hung: Some(Arc::new(Hung(self.clone(), which))),
+            _registration: Some(Arc::new(Registration(self.clone(), which))),
         })
     }
 
     /// How many wake slots hang here.
     #[must_use]
-    pub fn bells(&self) -> u32 {
-        (self.0.hung.load(Ordering::Acquire) & !CLOSED).count_ones()
+    pub fn wake_slots(&self) -> u32 {
+        (self.0.registered.load(Ordering::Acquire) & !CLOSED).count_ones()
     }
 
     /// Closes the wake group for good if no wake slot hangs here, and says whether it did. If one does, the driver is woken when
     /// the last has gone, to try again.
     #[must_use]
     pub fn close(&self) -> bool {
-        let hung = &self.0.hung;
-        hung.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire)
+        let registered = &self.0.registered;
+        registered
+            .compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     }
 
@@ -146,11 +148,11 @@ impl WakeGroup {
     /// then on.
     #[must_use]
     pub fn take(&self) -> u64 {
-        self.0.rung.swap(0, Ordering::AcqRel)
+        self.0.notified.swap(0, Ordering::AcqRel)
     }
 
     fn notify(&self, which: u64) {
-        if self.0.rung.fetch_or(which, Ordering::AcqRel) == 0 {
+        if self.0.notified.fetch_or(which, Ordering::AcqRel) == 0 {
             self.wake();
         }
     }
@@ -170,11 +172,11 @@ impl WakeGroup {
     }
 }
 
-impl Drop for Hung {
+impl Drop for Registration {
     fn drop(&mut self) {
-        let Self(belfry, which) = self;
-        if belfry.0.hung.fetch_and(!*which, Ordering::AcqRel) == *which {
-            belfry.wake();
+        let Self(group, which) = self;
+        if group.0.registered.fetch_and(!*which, Ordering::AcqRel) == *which {
+            group.wake();
         }
     }
 }
@@ -200,33 +202,36 @@ impl WakeSlots {
         self.count == 0
     }
 
-    /// Adds a wake slot. One that hangs alone must not be among them yet.
-    pub fn add(&mut self, bell: &WakeSlot) {
+    /// Adds a wake slot. One of no group must not be among them yet.
+    pub fn add(&mut self, wake_slot: &WakeSlot) {
         let mut entries = self.rung_together.iter_mut();
-        let neighbours = if bell.which == ALONE {
+        let neighbours = if wake_slot.which == ALONE {
             None
         } else {
-            entries.find(|(belfry, _)| belfry.is(&bell.belfry))
+            entries.find(|(group, _)| group.is(&wake_slot.group))
         };
         match neighbours {
-            Some((_, which)) if *which & bell.which != 0 => return,
-            Some((_, which)) => *which |= bell.which,
-            None => self.rung_together.push((bell.belfry.clone(), bell.which)),
+            Some((_, which)) if *which & wake_slot.which != 0 => return,
+            Some((_, which)) => *which |= wake_slot.which,
+            None => self
+                .rung_together
+                .push((wake_slot.group.clone(), wake_slot.which)),
         }
         self.count += 1;
     }
 
     /// Takes a wake slot away, if it is among them.
-    pub fn remove(&mut self, bell: &WakeSlot) {
+    pub fn remove(&mut self, wake_slot: &WakeSlot) {
         let mut entries = self.rung_together.iter();
-        let among =
-            |(belfry, which): &(WakeGroup, u64)| belfry.is(&bell.belfry) && which & bell.which != 0;
+        let among = |(group, which): &(WakeGroup, u64)| {
+            group.is(&wake_slot.group) && which & wake_slot.which != 0
+        };
         let Some(at) = entries.position(among) else {
             return;
         };
         self.count -= 1;
         let (_, which) = &mut self.rung_together[at];
-        *which &= !bell.which;
+        *which &= !wake_slot.which;
         if *which == 0 {
             self.rung_together.swap_remove(at);
         }
@@ -243,12 +248,12 @@ impl WakeSlots {
     #[must_use]
     pub fn notify_some(&self, left: usize, count: usize) -> usize {
         let mut left = left.min(self.rung_together.len());
-        let mut rung = 0;
-        while left > 0 && rung < count {
+        let mut notified = 0;
+        while left > 0 && notified < count {
             left -= 1;
-            let (belfry, which) = &self.rung_together[left];
-            belfry.notify(*which);
-            rung += which.count_ones() as usize;
+            let (group, which) = &self.rung_together[left];
+            group.notify(*which);
+            notified += which.count_ones() as usize;
         }
         left
     }

@@ -22,8 +22,8 @@ struct Guest(Arc<Mutex<Room>>, usize, WakeSlot);
 impl Application for Chat {
     fn open(&self, opened: Opened, _now: Timestamp) -> Box<dyn Conversation> {
         let mut room = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        room.2.add(&opened.bell);
-        Box::new(Guest(Arc::clone(&self.0), room.1, opened.bell))
+        room.2.add(&opened.wake_slot);
+        Box::new(Guest(Arc::clone(&self.0), room.1, opened.wake_slot))
     }
 }
 

@@ -29,7 +29,7 @@ impl Alarm {
     }
 
     /// Whether it has notified at `now`, which is not ahead of the clock; if not, the task is woken when it does.
-    pub(super) fn poll_rung(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+    pub(super) fn poll_notified(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
         if self.registered && now < self.at {
             return false;
         }

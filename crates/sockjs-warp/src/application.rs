@@ -25,7 +25,7 @@ pub struct Opened {
     pub prefix: Arc<str>,
     /// Wakes the driver of this session; cheap to clone and to notify twice. Sessions share a driver, so it is only to be
     /// notified, never listened to, and to be dropped when the session is over: the driver ends with the last clone.
-    pub bell: WakeSlot,
+    pub wake_slot: WakeSlot,
 }
 
 /// What to send next.

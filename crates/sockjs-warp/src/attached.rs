@@ -76,8 +76,8 @@ impl Attached {
     }
 
     /// Rung when there may be more.
-    pub(super) fn bell(&self) -> &WakeSlot {
-        self.handle.bell()
+    pub(super) fn wake_slot(&self) -> &WakeSlot {
+        self.handle.wake_slot()
     }
 
     /// Whether the session has not ended meanwhile, or taken the place away.

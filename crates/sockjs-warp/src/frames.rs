@@ -82,7 +82,7 @@ impl Frames {
     pub(super) fn is_wanted(&self) -> bool {
         self.receiver().is_none_or(|attached| {
             // A wake slot that has notified notifies again only once that was heard.
-            let _ = attached.bell().take();
+            let _ = attached.wake_slot().take();
             attached.is_attached()
         })
     }
@@ -116,10 +116,10 @@ impl Frames {
                 return Polled::End;
             };
             if !std::mem::replace(&mut self.listens, true) {
-                attached.bell().listen(context);
+                attached.wake_slot().listen(context);
             }
             // Before the pull, so that no notification is missed; what has notified so far, the pull will see.
-            let _ = attached.bell().take();
+            let _ = attached.wake_slot().take();
             match attached.pull(&self.framing, self.coding) {
                 Pulled::Parts {
                     parts,
@@ -161,7 +161,7 @@ impl Frames {
                 slot.insert((until, Alarm::new(at)))
             }
         };
-        let rung = alarm.poll_rung(Instant::now(), context);
+        let rung = alarm.poll_notified(Instant::now(), context);
         if rung {
             self.alarm = None;
         }

@@ -18,7 +18,7 @@ pub(super) struct Handle {
     /// What the client chose: its only credential, never to be logged.
     id: Box<str>,
     transport: Transport,
-    bell: WakeSlot,
+    wake_slot: WakeSlot,
     /// What the directory says of it, if there is one.
     record: Option<Box<str>>,
     /// Given back when the last one who holds the session lets go of it.
@@ -61,7 +61,7 @@ impl Handle {
         id: Box<str>,
         transport: Transport,
         (place, record): (Permit<IpAddr>, Option<Box<str>>),
-        bell: WakeSlot,
+        wake_slot: WakeSlot,
         session: Session,
         conversation: Box<dyn Conversation>,
     ) -> Self {
@@ -73,7 +73,7 @@ impl Handle {
         Self {
             id,
             transport,
-            bell,
+            wake_slot,
             record,
             _place: place,
             state: Mutex::new(state),
@@ -83,8 +83,8 @@ impl Handle {
 
     /// Rung by the application when there may be something to pull.
     #[must_use]
-    pub(super) fn bell(&self) -> &WakeSlot {
-        &self.bell
+    pub(super) fn wake_slot(&self) -> &WakeSlot {
+        &self.wake_slot
     }
 
     pub(super) fn id(&self) -> &str {
@@ -159,7 +159,7 @@ impl Handle {
         }
         drop(state);
         // So that an application which only answers need not keep a wake slot.
-        self.bell.notify();
+        self.wake_slot.notify();
     }
 
     /// Whether `id` is the receiver.
@@ -181,7 +181,7 @@ impl Handle {
     /// Closes the session in words, see [`Session::close`], and wakes its driver to say them.
     pub(super) fn close(&self, close: Close) {
         self.lock().session.close(close);
-        self.bell.notify();
+        self.wake_slot.notify();
     }
 
     /// Closes the session because the server ends: nobody is waited for beyond the usual time.
@@ -190,7 +190,7 @@ impl Handle {
         state.session.hurry();
         state.session.close(close);
         drop(state);
-        self.bell.notify();
+        self.wake_slot.notify();
     }
 
     /// Lets the session's timers run; whether it is over.
@@ -204,7 +204,7 @@ impl Handle {
                 Expired::Stalled => "stalled",
             };
             self.vacated.notify_waiters();
-            self.bell.notify();
+            self.wake_slot.notify();
         }
         state.tell_if_over(now)
     }
@@ -343,13 +343,13 @@ mod tests {
         let permits = Permits::new(1, 1);
         let place = permits.try_enter(Ipv4Addr::LOCALHOST.into()).unwrap();
         let session = Session::new(Timing::default(), T0);
-        let (bell, conversation) = (WakeSlot::default(), Box::new(conversation));
+        let (wake_slot, conversation) = (WakeSlot::default(), Box::new(conversation));
         let id = "a".into();
         let handle = Handle::new(
             id,
             Transport::Xhr,
             (place, None),
-            bell,
+            wake_slot,
             session,
             conversation,
         );

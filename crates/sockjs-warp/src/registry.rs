@@ -207,9 +207,9 @@ impl Registry {
             transport,
             address,
             prefix: Arc::clone(&self.prefix),
-            bell: WakeSlot::default(),
+            wake_slot: WakeSlot::default(),
         };
-        let bell = opened.bell.clone();
+        let wake_slot = opened.wake_slot.clone();
         let conversation = self.application.open(opened, now);
         let session = Session::new(self.settings.timing, now);
         self.meters.of(transport).opened();
@@ -217,7 +217,7 @@ impl Registry {
             id,
             transport,
             place,
-            bell,
+            wake_slot,
             session,
             conversation,
         ))

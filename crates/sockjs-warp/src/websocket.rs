@@ -224,7 +224,7 @@ impl<A: Application + ?Sized> Sockets<A> {
             transport: mode.transport(),
             address,
             prefix,
-            bell: seat.bell().clone(),
+            wake_slot: seat.wake_slot().clone(),
         };
         let conversation = self.application.open(opened, self.shared.clock.now());
         let opening = Opening {

@@ -23,7 +23,7 @@ const WRITTEN_WITHIN: Duration = Duration::from_millis(1);
 pub struct CampaignLog {
     id: CampaignId,
     log: Mutex<Log>,
-    bells: Mutex<WakeSlots>,
+    slots: Mutex<WakeSlots>,
     /// Set while somebody has undertaken to notify.
     notify_due: AtomicBool,
     /// Upper bound for the bytes kept in memory.
@@ -44,7 +44,7 @@ impl CampaignLog {
         Self {
             id,
             log: Mutex::new(log),
-            bells: Mutex::default(),
+            slots: Mutex::default(),
             notify_due: AtomicBool::new(false),
             bytes_max,
             epoch: AtomicU64::new(0),
@@ -72,7 +72,7 @@ impl CampaignLog {
     pub fn notify(&self) {
         // Cleared first: what is appended from here on asks for another wake-up.
         self.notify_due.store(false, Ordering::SeqCst);
-        lock(&self.bells).notify();
+        lock(&self.slots).notify();
     }
 
     /// Wakes everybody who reads, a few at a time. What a reader needs is then still in the processor's cache when its
@@ -80,7 +80,7 @@ impl CampaignLog {
     pub async fn notify_in_turns(&self) {
         self.notify_due.store(false, Ordering::SeqCst);
         let count = WOKEN_AT_ONCE * Handle::current().metrics().num_workers();
-        let notify_some = |left| lock(&self.bells).notify_some(left, count);
+        let notify_some = |left| lock(&self.slots).notify_some(left, count);
         let mut left = notify_some(usize::MAX);
         while left > 0 {
             yield_now().await;
@@ -126,7 +126,7 @@ impl CampaignLog {
     /// How many wake slots there are.
     #[must_use]
     pub fn listeners(&self) -> usize {
-        lock(&self.bells).len()
+        lock(&self.slots).len()
     }
 
     /// Bytes kept in memory.
@@ -204,13 +204,13 @@ impl CampaignLog {
     }
 
     /// From now on this wake slot notifies when there is more to read.
-    pub fn subscribe(&self, bell: &WakeSlot) {
-        lock(&self.bells).add(bell);
+    pub fn subscribe(&self, wake_slot: &WakeSlot) {
+        lock(&self.slots).add(wake_slot);
     }
 
     /// This wake slot is not notified any more.
-    pub fn unsubscribe(&self, bell: &WakeSlot) {
-        lock(&self.bells).remove(bell);
+    pub fn unsubscribe(&self, wake_slot: &WakeSlot) {
+        lock(&self.slots).remove(wake_slot);
     }
 }
 

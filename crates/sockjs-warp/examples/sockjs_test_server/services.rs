@@ -218,7 +218,7 @@ impl Application for Broadcast {
     fn open(&self, opened: Opened, _now: Timestamp) -> Box<dyn Conversation> {
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        room.insert(number, (Waiting::new(), opened.bell));
+        room.insert(number, (Waiting::new(), opened.wake_slot));
         Box::new(Member {
             room: Arc::clone(&self.room),
             number,
@@ -235,9 +235,9 @@ impl Conversation for Member {
     fn message(&mut self, text: &str, _now: Timestamp) {
         let message = Bytes::copy_from_slice(text.as_bytes());
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        for (waiting, bell) in room.values_mut() {
+        for (waiting, wake_slot) in room.values_mut() {
             waiting.push(message.clone());
-            bell.notify();
+            wake_slot.notify();
         }
     }
 

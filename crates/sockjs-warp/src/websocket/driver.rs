@@ -208,7 +208,7 @@ impl Driver {
     /// Drives the session as far as it goes at `now`, which is not ahead of the clocks. Ready at its end.
     pub(super) fn turn(&mut self, now: Now, cx: &mut Context<'_>) -> Poll<()> {
         self.hear_stop(cx);
-        let mut due = self.alarm.poll_rung(now.timers, cx);
+        let mut due = self.alarm.poll_notified(now.timers, cx);
         loop {
             if due {
                 self.handle_time(Instant::now());
@@ -224,7 +224,7 @@ impl Driver {
                 return Poll::Pending;
             }
             self.alarm.set(next);
-            due = self.alarm.poll_rung(now.timers, cx);
+            due = self.alarm.poll_notified(now.timers, cx);
             if !due {
                 return Poll::Pending;
             }

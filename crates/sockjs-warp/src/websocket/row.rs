@@ -35,14 +35,14 @@ struct Known {
 
 #[derive(Default)]
 struct SessionGroup {
-    belfry: WakeGroup,
+    group: WakeGroup,
     arriving: Mutex<Vec<(WakeSlot, Driver)>>,
 }
 
 /// A place in a row, kept for a session that is about to open.
 pub(super) struct Slot {
     row: Arc<SessionGroup>,
-    bell: WakeSlot,
+    wake_slot: WakeSlot,
 }
 
 impl SessionGroups {
@@ -99,7 +99,8 @@ impl Known {
                 self.rows.remove(at);
                 continue;
             };
-            let fewer = |other: &Arc<SessionGroup>| row.belfry.bells() < other.belfry.bells();
+            let fewer =
+                |other: &Arc<SessionGroup>| row.group.wake_slots() < other.group.wake_slots();
             if emptiest.as_ref().is_none_or(fewer) {
                 emptiest = Some(row);
             }
@@ -110,21 +111,24 @@ impl Known {
 
 impl SessionGroup {
     fn seat(self: Arc<Self>) -> Option<Slot> {
-        let bell = self.belfry.hang()?;
-        Some(Slot { row: self, bell })
+        let wake_slot = self.group.register()?;
+        Some(Slot {
+            row: self,
+            wake_slot,
+        })
     }
 }
 
 impl Slot {
     /// Wakes the session that will sit here.
-    pub(super) const fn bell(&self) -> &WakeSlot {
-        &self.bell
+    pub(super) const fn wake_slot(&self) -> &WakeSlot {
+        &self.wake_slot
     }
 
     /// From here on the row's task drives the session.
     pub(super) fn take(self, driver: Driver) {
-        lock(&self.row.arriving).push((self.bell.clone(), driver));
-        self.bell.notify();
+        lock(&self.row.arriving).push((self.wake_slot.clone(), driver));
+        self.wake_slot.notify();
     }
 }
 
@@ -152,12 +156,12 @@ impl Sessions {
     }
 
     fn seat_arrived(&mut self) {
-        for (bell, driver) in lock(&self.row.arriving).drain(..) {
-            let number = bell.number() as usize;
+        for (wake_slot, driver) in lock(&self.row.arriving).drain(..) {
+            let number = wake_slot.number() as usize;
             if self.seated.len() <= number {
                 self.seated.resize_with(number + 1, || None);
             }
-            self.seated[number] = Some((Waker::from(Arc::new(bell)), driver));
+            self.seated[number] = Some((Waker::from(Arc::new(wake_slot)), driver));
         }
     }
 
@@ -198,8 +202,8 @@ impl Future for Sessions {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.row.belfry.listen(context);
-        this.due |= this.row.belfry.take();
+        this.row.group.listen(context);
+        this.due |= this.row.group.take();
         this.seat_arrived();
         let now = Now {
             timers: Instant::now(),
@@ -216,7 +220,7 @@ impl Future for Sessions {
             this.due &= !(1 << number);
             this.attend(number, |driver, context| driver.turn(now, context));
         }
-        if this.row.belfry.close() {
+        if this.row.group.close() {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -263,14 +267,18 @@ mod tests {
         let mut seats: Vec<Slot> = (0..126).map(|_| rows.seat()).collect();
         assert_eq!(tasks.len(), 2);
         let last = rows.seat();
-        assert_eq!((tasks.len(), last.row.belfry.bells()), (3, 1));
+        assert_eq!((tasks.len(), last.row.group.wake_slots()), (3, 1));
         drop(last);
         // The third row is woken, sees that nobody sits there, and is over.
         while tasks.len() > 2 {
             tokio::task::yield_now().await;
         }
         seats.truncate(125);
-        assert_eq!(rows.seat().row.belfry.bells(), 63, "a place is free again");
+        assert_eq!(
+            rows.seat().row.group.wake_slots(),
+            63,
+            "a place is free again"
+        );
         let more: Vec<Slot> = (0..63 * 10).map(|_| rows.seat()).collect();
         let full = tasks.len();
         seats.truncate(100);

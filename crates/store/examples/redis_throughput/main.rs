@@ -264,14 +264,14 @@ async fn store(url: &str, answers: u32, body: &Bytes, viewers: usize) -> Result<
 }
 
 async fn follower(log: Arc<CampaignLog>, answers: u64) {
-    let bell = answerback_base::wake::WakeSlot::default();
-    log.subscribe(&bell);
+    let wake_slot = answerback_base::wake::WakeSlot::default();
+    log.subscribe(&wake_slot);
     let mut cursor = Seq(0);
     while cursor.0 < answers {
         match log.read(cursor, Form::RawFrame, 1 << 16) {
             Read::Slice(_, last) => cursor = last,
             // Nobody restores here: the log is large enough.
-            Read::End | Read::Evicted { .. } => bell.rung().await,
+            Read::End | Read::Evicted { .. } => wake_slot.notified().await,
         }
     }
 }

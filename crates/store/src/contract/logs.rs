@@ -14,8 +14,8 @@ use crate::{CampaignLog, Store};
 /// Reads a log as a viewer does, up to this position: waits for the wake slot at the end, and has what was evicted
 /// read back.
 pub(super) async fn view(store: &dyn Store, log: &CampaignLog, upto: Seq) -> Vec<(Seq, HostId)> {
-    let bell = WakeSlot::default();
-    log.subscribe(&bell);
+    let wake_slot = WakeSlot::default();
+    log.subscribe(&wake_slot);
     let (mut seen, mut cursor) = (Vec::new(), Seq(0));
     while cursor < upto {
         match log.read(cursor, Form::RawFrame, 16 * 1024) {
@@ -26,7 +26,7 @@ pub(super) async fn view(store: &dyn Store, log: &CampaignLog, upto: Seq) -> Vec
                 cursor = last;
             }
             Read::End => {
-                let rung = tokio::time::timeout(PATIENCE, bell.rung()).await;
+                let rung = tokio::time::timeout(PATIENCE, wake_slot.notified()).await;
                 assert!(rung.is_ok(), "nobody rang after {cursor}");
             }
             Read::Evicted { first, .. } => {
@@ -37,7 +37,7 @@ pub(super) async fn view(store: &dyn Store, log: &CampaignLog, upto: Seq) -> Vec
             }
         }
     }
-    log.unsubscribe(&bell);
+    log.unsubscribe(&wake_slot);
     seen
 }
 
