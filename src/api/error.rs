@@ -57,7 +57,7 @@ pub(super) enum ApiError {
     TooMany(Duration),
     /// 429: there is too much of it at once; the text says of what and what to do.
     #[error("{0}")]
-    TooManySessions(String),
+    Crowded(String),
     /// The body was not taken.
     #[error(transparent)]
     Body(#[from] BodyError),
@@ -97,7 +97,7 @@ impl ApiError {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Exists(_) => StatusCode::CONFLICT,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooMany(_) | Self::TooManySessions(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany(_) | Self::Crowded(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Body(fault) => fault.status(),
             Self::Unavailable(_) | Self::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -124,7 +124,7 @@ impl ApiError {
             Self::Exists(reason) => ("Resource Already Exists", base(reason)),
             Self::Invalid(faults) => ("Validation Failed", Some(faults.clone())),
             Self::TooMany(_) => ("Too Many Requests", base("limit exceeded, retry later")),
-            Self::TooManySessions(reason) => ("Too Many Requests", base(reason)),
+            Self::Crowded(reason) => ("Too Many Requests", base(reason)),
             Self::Body(fault) => body_told(*fault, base),
             Self::Unavailable(_) => (
                 "Service Unavailable",
@@ -168,7 +168,7 @@ impl ApiError {
                     .parse()
                     .ok()?,
             )),
-            Self::TooManySessions(_) => Some((RETRY_AFTER, HeaderValue::from_static("10"))),
+            Self::Crowded(_) => Some((RETRY_AFTER, HeaderValue::from_static("10"))),
             Self::Unavailable(_) => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             Self::Unauthenticated(_) => {
                 Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))

@@ -187,7 +187,7 @@ impl Api {
         let crowded = || {
             limited();
             let max = self.settings.campaigns_max;
-            ApiError::TooManySessions(format!(
+            ApiError::Crowded(format!(
                 "{max} campaigns of yours are running, and no more may (--campaigns): stop some, or wait for their end"
             ))
         };

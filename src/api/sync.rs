@@ -374,7 +374,7 @@ async fn gather(api: &Api, campaign: &Campaign) -> Result<Answers, ApiError> {
             answers.taken.push(api.results.try_take(user, becomes).map_err(|_| {
                 let reason = "requests that wait for answers hold as much memory as they may: try again later, or run \
                               it as a campaign and export its results";
-                ApiError::TooManySessions(reason.to_owned())
+                ApiError::Crowded(reason.to_owned())
             })?);
             answers.list.push(aside(answer.body.len(), || {
                 let text = text_of_answer(answer);
