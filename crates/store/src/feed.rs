@@ -82,22 +82,23 @@ impl CampaignLog {
         let count = WOKEN_AT_ONCE * Handle::current().metrics().num_workers();
         let notify_some = |left| lock(&self.slots).notify_some(left, count);
         let mut left = notify_some(usize::MAX);
+        let mut writers_are_quick = true;
         while left > 0 {
             yield_now().await;
-            self.let_writers_in().await;
+            if writers_are_quick {
+                writers_are_quick = self.let_writers_in().await;
+            }
             left = notify_some(left);
         }
     }
 
     /// A writer whose thread waits for a processor would have to wait until all readers are served, and each of them would
-    /// be served twice.
-    async fn let_writers_in(&self) {
+    /// be served twice. False if one took too long: its disk is slow, and readers do not wait for it again.
+    async fn let_writers_in(&self) -> bool {
         let mut written = std::pin::pin!(self.written.notified());
         written.as_mut().enable();
-        if self.writers.load(Ordering::SeqCst) > 0 {
-            // Its disk may be slow.
-            let _ = tokio::time::timeout(WRITTEN_WITHIN, written).await;
-        }
+        self.writers.load(Ordering::SeqCst) == 0
+            || tokio::time::timeout(WRITTEN_WITHIN, written).await.is_ok()
     }
 
     /// For stores that write on other threads: somebody is about to append.
