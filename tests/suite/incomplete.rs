@@ -6,7 +6,7 @@ use std::process::Command;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::broker::Broker;
+use crate::broker::{Broker, answerback};
 use crate::hosts::Host;
 use crate::viewer::Viewer;
 
@@ -144,6 +144,23 @@ async fn a_copy_of_a_directory_gives_no_number_twice_and_takes_no_viewer_on() {
     let refused = Viewer::watch(&broker, campaign, 1).await.refusal().await;
     assert!(refused.contains("cannot resume"), "{refused}");
     assert_eq!(told(&broker, campaign).await, (false, false, false, 2));
+}
+
+#[tokio::test]
+async fn a_copy_that_was_repaired_first_is_a_copy_all_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let (data, copy) = (root.path().join("data"), root.path().join("copy"));
+    let mut broker = Broker::start_in(&data, "127.0.0.1:0", &ARGS).await;
+    let hosts = Host::enroll_many(&broker, 1).await;
+    hosts[0].read(&broker).await;
+    let campaign = answered(&broker, &hosts, "select 1").await;
+    assert!(broker.stop().await);
+    let copied = Command::new("cp").arg("-a").args([&data, &copy]).status();
+    assert!(copied.unwrap().success());
+    let (code, said) = answerback(30, &["repair", &copy.display().to_string()]);
+    assert_eq!(code, Some(0), "{said}");
+    let broker = Broker::start_in(&copy, "127.0.0.1:0", &ARGS).await;
+    assert!(answered(&broker, &hosts, "select 2").await > campaign + 1_000);
 }
 
 async fn epoch(broker: &Broker, campaign: u64) -> u64 {

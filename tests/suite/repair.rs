@@ -102,6 +102,23 @@ async fn a_catalog_with_damaged_pages_is_made_anew_of_all_others() {
 }
 
 #[tokio::test]
+async fn a_start_after_a_crash_finds_damaged_pages_and_names_the_way_on() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("data");
+    lived(&dir).await;
+    let mut broker = Broker::start_in(&dir, "127.0.0.1:0", &[]).await;
+    broker.crash().await;
+    damage_hosts(&dir.join("catalog.db"));
+    let data = dir.display().to_string();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", &data];
+    let (code, told) = answerback(30, &serve);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("answerback repair"), "{told}");
+    assert_eq!(said("repair", &dir).0, Some(0));
+    Broker::start_in(&dir, "127.0.0.1:0", &[]).await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_repaired_is_left_as_it_is() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("data");

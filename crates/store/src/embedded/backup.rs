@@ -44,13 +44,22 @@ fn told(path: &Path) -> impl Fn(io::Error) -> StoreError {
 }
 
 pub(super) fn opened(path: &Path) -> Result<Connection, StoreError> {
+    open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+}
+
+/// What only reads leaves the catalog and its write-ahead log as they are.
+pub(super) fn opened_to_read(path: &Path) -> Result<Connection, StoreError> {
+    open_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+fn open_with(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     if !path.exists() {
         return Err(StoreError::Damaged(format!(
             "there is no {}",
             path.display()
         )));
     }
-    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(std::time::Duration::from_secs(10))?;
     Ok(db)
 }
@@ -132,7 +141,7 @@ pub fn restore(from: &Path, to: &Path, now: Timestamp) -> Result<Saved, StoreErr
 /// When something cannot be read.
 pub fn check(dir: &Path) -> Result<Found, StoreError> {
     let mut found = Found::default();
-    let db = opened(&dir.join(CATALOG))?;
+    let db = opened_to_read(&dir.join(CATALOG))?;
     found.faults = integrity(&db)?;
     let kept = kept(&db)?;
     for (id, last) in &kept {

@@ -84,15 +84,14 @@ impl Campaigns {
             }
             LogFile::ended(campaign.id, path, last)
         } else {
-            let is_missing = has_file && !path.exists();
             let (file, found) = LogFile::reload(campaign.id, path, aside, |entry| match entry {
                 Entry::Answer(record) => ledger.answer(record.answer.host, record.answer.failed),
                 Entry::HandOut(host, HandedOut { at, times }) => {
                     ledger.restore(host, HandedOut { at, times });
                 }
             })?;
-            let is_lost = is_missing || (has_file && found == Reloaded::Emptied);
-            if is_lost || found != Reloaded::Whole {
+            let is_lost = has_file && found == Reloaded::Emptied;
+            if found != Reloaded::Whole {
                 // Answers may stand at places where viewers have seen others.
                 campaign.epoch = next_epoch(campaign.epoch, now);
                 campaign.is_incomplete |= is_lost || found == Reloaded::Mended;

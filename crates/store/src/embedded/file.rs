@@ -76,7 +76,7 @@ pub(super) enum Reloaded {
     Whole,
     /// Its end was torn.
     Cut,
-    /// Nothing stood in it.
+    /// There is none, or nothing stood in it.
     Emptied,
     /// It was damaged, and has been made anew.
     Mended,
@@ -133,7 +133,7 @@ impl LogFile {
     ) -> Result<(Self, Reloaded), StoreError> {
         let mut reloaded = Self::new(campaign, path);
         if !reloaded.path.exists() {
-            return Ok((reloaded, Reloaded::Whole));
+            return Ok((reloaded, Reloaded::Emptied));
         }
         let fault = |error: io::Error| io_fault("a campaign's file", &error);
         let file = Arc::new(open(&reloaded.path).map_err(fault)?);
@@ -215,7 +215,7 @@ impl LogFile {
         write.run()?;
         write.synchronise(false)?;
         self.took(&write);
-        let moved = salvage::set_aside(&place, aside).map_err(fault)?;
+        let moved = salvage::keep_aside(&place, aside).map_err(fault)?;
         std::fs::rename(&self.path, &place).map_err(fault)?;
         self.path = place;
         Ok(moved)

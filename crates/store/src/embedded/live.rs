@@ -301,6 +301,11 @@ impl Live {
         Ok(Some(mended))
     }
 
+    /// Its file cannot be read, now at least: the campaign is shown without.
+    pub(super) fn cannot_be_read(&self) {
+        lock(&self.state).is_incomplete = true;
+    }
+
     // ---- answers
 
     /// Queues the answer. The second is true if nobody is writing: the caller has to see to it that somebody does.

@@ -68,10 +68,18 @@ impl Looks {
                 // Its row is written by the reaper; until then the next start would find it so again.
                 self.campaigns.note_unsaved(Arc::clone(live));
             }
+            // No descriptor is left, perhaps: that passes.
+            Err(error @ StoreError::Full(_)) => {
+                tracing::warn!(campaign = %live.id(), %error, "a campaign's file is not looked through yet");
+                live.end_look(false);
+                return;
+            }
             Err(error) => {
-                tracing::warn!(campaign = %live.id(), %error, "a campaign's file was not looked through");
+                metrics::counter!(names::CAMPAIGNS_DAMAGED).increment(1);
+                tracing::error!(campaign = %live.id(), %error, "results of a campaign that has ended cannot be read");
+                live.cannot_be_read();
             }
         }
-        live.end_look(found.is_ok());
+        live.end_look(true);
     }
 }

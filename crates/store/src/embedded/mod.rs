@@ -105,7 +105,7 @@ pub struct EmbeddedStore {
     readers: Readers,
     campaigns: Arc<Campaigns>,
     appends: Appends,
-    /// Readings of campaigns' files.
+    /// Readings of campaigns' files and of the catalog.
     reads: Jobs,
     /// What is done with files beside that.
     upkeep: Jobs,
@@ -151,14 +151,15 @@ impl EmbeddedStore {
             aside: settings.dir.join(SET_ASIDE),
             opened_at: now,
         };
+        let reads = jobs("a read");
         let store = Arc::new(Self {
             settings,
             writer: opened.writer,
             witness: opened.witness,
-            readers: Readers::new(opened.catalog, jobs("a read")),
+            readers: Readers::new(opened.catalog, reads.clone()),
             campaigns: opened.campaigns,
             appends,
-            reads: jobs("a read"),
+            reads,
             upkeep: jobs("a look at the directory"),
             looks: Arc::new(looks),
             tasks,

@@ -87,11 +87,13 @@ fn hear(
     let highest =
         highest_campaign(files).map_err(|error| io_fault("the campaigns' files", &error))?;
     let (witness, testimony) = Witness::hear(&settings.dir, db, highest.is_some())?;
+    if !witness.was_clean() {
+        quick_check(&settings.dir, db)?;
+    }
     let dir = settings.dir.display();
     let told = match testimony {
-        Testimony::First | Testimony::Whole => return Ok(witness),
-        Testimony::AfterPowerCut => {
-            witness::raise_epochs(db, now)?;
+        Testimony::First | Testimony::Whole | Testimony::AfterPowerCut => {
+            witness::number_anew(db, testimony, 0, now)?;
             return Ok(witness);
         }
         Testimony::Copied => {
@@ -99,8 +101,7 @@ fn hear(
                 "{dir} is a copy, perhaps of an earlier time: new campaigns, hosts and users get numbers that were never \
                  given, and viewers begin anew"
             );
-            witness::skip_numbers(db, highest.unwrap_or(0), now)?;
-            witness::raise_epochs(db, now)?;
+            witness::number_anew(db, testimony, highest.unwrap_or(0), now)?;
             return Ok(witness);
         }
         Testimony::NoCatalog(count) => format!(
@@ -131,9 +132,20 @@ fn hear(
             )));
         }
     }
-    witness::skip_numbers(db, highest.unwrap_or(0), now)?;
-    witness::raise_epochs(db, now)?;
+    witness::number_anew(db, testimony, highest.unwrap_or(0), now)?;
     Ok(witness)
+}
+
+/// After a stop that was none, a damaged page is found now and not when somebody needs it.
+fn quick_check(dir: &Path, db: &Connection) -> Result<(), StoreError> {
+    let said: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if said == "ok" {
+        return Ok(());
+    }
+    let dir = dir.display();
+    Err(StoreError::Damaged(format!(
+        "{CATALOG} in {dir}: {said}: put a backup back (answerback restore), or keep what can be read (answerback repair {dir})"
+    )))
 }
 
 /// The highest number of a campaign that has a file.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, params_from_iter};
+use rusqlite::{Connection, Params, Row, Statement, params_from_iter};
 
 use super::campaigns::Campaigns;
 use super::faults::io_fault;
@@ -62,7 +62,7 @@ pub fn repair(dir: &Path, encode: Encode, now: Timestamp) -> Result<Repaired, St
 
 /// What SQLite says is wrong with a catalog.
 fn faults_of(path: &Path) -> Vec<String> {
-    match backup::opened(path).and_then(|db| backup::integrity(&db)) {
+    match backup::opened_to_read(path).and_then(|db| backup::integrity(&db)) {
         Ok(faults) => faults,
         Err(error) => vec![error.to_string()],
     }
@@ -83,6 +83,11 @@ fn number_anew(
             dir.display()
         )));
     }
+    let testimony = match repaired.rows {
+        // What could not be read is lost, whatever the witness knows.
+        Some(_) if !matches!(testimony, Testimony::NoCatalog(_)) => Testimony::Lost(0),
+        _ => testimony,
+    };
     let missing = match testimony {
         Testimony::Lost(writes)
         | Testimony::LostByPowerCut(writes)
@@ -94,10 +99,7 @@ fn number_anew(
             "the last {missing} writes of the catalog are missing"
         ));
     }
-    if missing > 0 || repaired.rows.is_some() {
-        witness::skip_numbers(db, 0, now)?;
-        witness::raise_epochs(db, now)?;
-    }
+    witness::number_anew(db, testimony, 0, now)?;
     witness.begin(db)?;
     witness
         .end()
@@ -273,14 +275,13 @@ impl Table {
             let sql = format!("SELECT {columns} FROM {name} ORDER BY {order}");
             readable(old, &sql, count, &mut take)?;
         }
-        for key in self.keys(old) {
-            let key: Vec<String> = key.iter().map(|text| quoted(text)).collect();
-            let sql = format!(
-                "SELECT {columns} FROM {name} WHERE ({}) = ({})",
-                self.key,
-                key.join(", ")
-            );
-            readable(old, &sql, count, &mut take)?;
+        let keys = self.keys(old);
+        let marks = vec!["?"; key.split(',').count()].join(", ");
+        let sql = format!("SELECT {columns} FROM {name} WHERE ({key}) = ({marks})");
+        if let Ok(mut select) = old.prepare(&sql) {
+            for key in keys {
+                found(&mut select, params_from_iter(key), count, &mut take)?;
+            }
         }
         Ok(copied)
     }
@@ -314,10 +315,6 @@ fn is_constraint(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
 }
 
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
 /// Gives the rows that a query finds until it comes to what cannot be read.
 fn readable(
     db: &Connection,
@@ -325,11 +322,21 @@ fn readable(
     columns: usize,
     take: &mut impl FnMut(Vec<Value>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let Ok(mut select) = db.prepare(sql) else {
-        return Ok(());
-    };
+    match db.prepare(sql) {
+        Ok(mut select) => found(&mut select, [], columns, take),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The same of a query that is prepared.
+fn found(
+    select: &mut Statement<'_>,
+    params: impl Params,
+    columns: usize,
+    take: &mut impl FnMut(Vec<Value>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let row = |row: &Row<'_>| (0..columns).map(|at| row.get(at)).collect();
-    let Ok(mut rows) = select.query([]) else {
+    let Ok(mut rows) = select.query(params) else {
         return Ok(());
     };
     while let Ok(Some(found)) = rows.next() {

@@ -59,6 +59,14 @@ pub(super) fn set_aside(path: &Path, aside: &Path) -> io::Result<PathBuf> {
     Ok(to)
 }
 
+/// Keeps a file where nothing is deleted, and where it is, until another takes its place there.
+pub(super) fn keep_aside(path: &Path, aside: &Path) -> io::Result<PathBuf> {
+    let to = place_aside(path, aside)?;
+    // Not every file system has links.
+    std::fs::hard_link(path, &to).or_else(|_| std::fs::copy(path, &to).map(|_| ()))?;
+    Ok(to)
+}
+
 /// Copies a file to where nothing is deleted.
 pub(super) fn keep_copy(path: &Path, aside: &Path) -> io::Result<()> {
     let to = place_aside(path, aside)?;

@@ -61,6 +61,8 @@ pub(super) struct Witness {
     file: File,
     /// The number of the catalog's file.
     catalog: u64,
+    /// Whether all was written when the last broker stopped.
+    was_clean: bool,
 }
 
 impl Witness {
@@ -78,6 +80,7 @@ impl Witness {
         let known = written(db)?;
         let said = Said::read(&file).map_err(told)?;
         let catalog = file_number(dir);
+        let was_clean = said.as_ref().is_some_and(|said| said.clean);
         let testimony = match said {
             None if known == 0 && !has_revisions(db)? && has_results => Testimony::NoCatalog(0),
             None if known == 0 && !has_revisions(db)? => Testimony::First,
@@ -95,7 +98,17 @@ impl Witness {
                 }
             }
         };
-        Ok((Self { file, catalog }, testimony))
+        let witness = Self {
+            file,
+            catalog,
+            was_clean,
+        };
+        Ok((witness, testimony))
+    }
+
+    /// Whether all was written when the last broker stopped.
+    pub(super) const fn was_clean(&self) -> bool {
+        self.was_clean
     }
 
     /// From now on it speaks of this catalog as it is.
@@ -200,6 +213,24 @@ pub(super) fn count(db: &Connection) -> rusqlite::Result<u64> {
          ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value",
     )?;
     count.query_row([], |row| row.get(0)).map(number)
+}
+
+/// Sees to it that nothing is given out twice that may have been given out by what the testimony says is lost.
+pub(super) fn number_anew(
+    db: &Connection,
+    testimony: Testimony,
+    campaigns_upto: u64,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    match testimony {
+        Testimony::First | Testimony::Whole => return Ok(()),
+        Testimony::AfterPowerCut => {}
+        Testimony::Copied
+        | Testimony::Lost(_)
+        | Testimony::LostByPowerCut(_)
+        | Testimony::NoCatalog(_) => skip_numbers(db, campaigns_upto, now)?,
+    }
+    raise_epochs(db, now)
 }
 
 /// Gives out no number twice that commits may have given out which are lost.
