@@ -48,7 +48,7 @@ pub(super) const ROUTES: &[Route] = &[
     .says(
         "The results, streamed as ndjson, json or csv, from the start or after a place in the log.",
     )
-    .asks(&["format", "after"])
+    .asks(&["format", "after", "epoch"])
     .gives(""),
     Route::post(
         "/campaigns/{id}/stop",

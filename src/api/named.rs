@@ -37,7 +37,7 @@ pub(super) const NAMED: &[(&str, &str)] = &[
     ),
     (
         "Campaign",
-        r#"{id: int, created_at: time, updated_at: time, query_id: int, query_name: string|null, query: string, user_id: int, status: int, state: "waiting"|"running"|"complete", ended_at: time|null, ending: "unclaimed"|"unwatched"|"stopped"|"expired"|null, stopped_by: int|null, targets_count: int, counts?: CampaignCounts, incomplete?: bool}"#,
+        r#"{id: int, created_at: time, updated_at: time, query_id: int, query_name: string|null, query: string, user_id: int, status: int, state: "waiting"|"running"|"complete", ended_at: time|null, ending: "unclaimed"|"unwatched"|"stopped"|"expired"|null, stopped_by: int|null, targets_count: int, counts?: CampaignCounts, epoch?: int, incomplete?: bool}"#,
     ),
     (
         "CampaignCounts",

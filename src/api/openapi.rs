@@ -229,7 +229,7 @@ fn asked_schema(name: &str, words: &str) -> Value {
     }
     let most = match name {
         "per_page" => super::page::PER_PAGE_MAX,
-        "page" | "after" | "team_id" | "label_id" => u64::MAX,
+        "page" | "after" | "epoch" | "team_id" | "label_id" => u64::MAX,
         _ => return json!({"type": "string"}),
     };
     let number = json!({"type": "integer", "minimum": 0, "maximum": most});

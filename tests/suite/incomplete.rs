@@ -141,6 +141,20 @@ async fn a_copy_of_a_directory_gives_no_number_twice_and_takes_no_viewer_on() {
     assert!(!export.to_string().contains("old"), "{export}");
     let refused = select(&broker, campaign, 1, epoch).await;
     assert_eq!(refused["code"], "cannot_resume", "{refused}");
+    let path = format!("/api/v1/fleet/campaigns/{campaign}");
+    let shown = broker.get(&path).await.1;
+    let now = shown["campaign"]["epoch"].as_u64().unwrap();
+    let export = async |asked: &str| {
+        broker
+            .get(&format!("{path}/results?format=json&after=1{asked}"))
+            .await
+    };
+    assert_eq!(export("").await.0, 400);
+    let (status, rest) = export(&format!("&epoch={now}")).await;
+    assert_eq!(
+        (status, rest["results"].as_array().unwrap().len()),
+        (200, 1)
+    );
     let refused = Viewer::watch(&broker, campaign, 1).await.refusal().await;
     assert!(refused.contains("cannot resume"), "{refused}");
     assert_eq!(told(&broker, campaign).await, (false, false, false, 2));

@@ -124,9 +124,17 @@ pub(crate) struct CampaignOut<'a> {
     targets_count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     counts: Option<Value>,
+    /// In which the places of results are valid, once it is not the first.
+    #[serde(skip_serializing_if = "is_first")]
+    epoch: u64,
     /// Whether results are known to be missing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     incomplete: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+const fn is_first(epoch: &u64) -> bool {
+    *epoch == 0
 }
 
 impl<'a> CampaignOut<'a> {
@@ -151,6 +159,7 @@ impl<'a> CampaignOut<'a> {
             stopped_by: campaign.ended.and_then(|(_, ending)| ending.stopped_by()),
             targets_count,
             counts,
+            epoch: campaign.epoch,
             incomplete: campaign.is_incomplete,
         }
     }
