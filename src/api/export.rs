@@ -47,13 +47,14 @@ pub(super) async fn results(api: Arc<Api>, call: Call) -> Result<Reply, ApiError
         }
     };
     let after = Seq(call.asked_number("after")?.unwrap_or(0));
+    let epoch = call.asked_number("epoch")?.unwrap_or(0);
     let campaign = call.campaign(&api).await?;
     let id = campaign.id;
     // As for viewers: who names a place and no epoch means the first.
-    if after > Seq(0) && call.asked_number("epoch")?.unwrap_or(0) != campaign.epoch {
-        let epoch = campaign.epoch;
+    if after > Seq(0) && epoch != campaign.epoch {
+        let now = campaign.epoch;
         let reason = format!(
-            "results of campaign {id} stand at other places since epoch {epoch}: read them from the beginning, and name the \
+            "results of campaign {id} stand at other places since epoch {now}: read them from the beginning, and name the \
              epoch with after from then on"
         );
         return Err(ApiError::BadRequest(reason));

@@ -150,6 +150,8 @@ async fn a_copy_of_a_directory_gives_no_number_twice_and_takes_no_viewer_on() {
             .await
     };
     assert_eq!(export("").await.0, 400);
+    let nonsense = broker.get(&format!("{path}/results?epoch=AAA")).await;
+    assert_eq!(nonsense.0, 400, "{}", nonsense.1);
     let (status, rest) = export(&format!("&epoch={now}")).await;
     assert_eq!(
         (status, rest["results"].as_array().unwrap().len()),
