@@ -98,6 +98,26 @@ async fn what_a_campaign_has_lost_is_said_wherever_it_is_read() {
     }
 }
 
+/// Of a campaign of two results that is not in its first epoch.
+async fn assert_exports_ask_for_the_epoch(broker: &Broker, campaign: u64) {
+    let path = format!("/api/v1/fleet/campaigns/{campaign}");
+    let shown = broker.get(&path).await.1;
+    let now = shown["campaign"]["epoch"].as_u64().unwrap();
+    let export = async |asked: &str| {
+        broker
+            .get(&format!("{path}/results?format=json&after=1{asked}"))
+            .await
+    };
+    assert_eq!(export("").await.0, 400);
+    let nonsense = broker.get(&format!("{path}/results?epoch=AAA")).await;
+    assert_eq!(nonsense.0, 400, "{}", nonsense.1);
+    let (status, rest) = export(&format!("&epoch={now}")).await;
+    assert_eq!(
+        (status, rest["results"].as_array().unwrap().len()),
+        (200, 1)
+    );
+}
+
 #[tokio::test]
 async fn a_copy_of_a_directory_gives_no_number_twice_and_takes_no_viewer_on() {
     let root = tempfile::tempdir().unwrap();
@@ -141,22 +161,7 @@ async fn a_copy_of_a_directory_gives_no_number_twice_and_takes_no_viewer_on() {
     assert!(!export.to_string().contains("old"), "{export}");
     let refused = select(&broker, campaign, 1, epoch).await;
     assert_eq!(refused["code"], "cannot_resume", "{refused}");
-    let path = format!("/api/v1/fleet/campaigns/{campaign}");
-    let shown = broker.get(&path).await.1;
-    let now = shown["campaign"]["epoch"].as_u64().unwrap();
-    let export = async |asked: &str| {
-        broker
-            .get(&format!("{path}/results?format=json&after=1{asked}"))
-            .await
-    };
-    assert_eq!(export("").await.0, 400);
-    let nonsense = broker.get(&format!("{path}/results?epoch=AAA")).await;
-    assert_eq!(nonsense.0, 400, "{}", nonsense.1);
-    let (status, rest) = export(&format!("&epoch={now}")).await;
-    assert_eq!(
-        (status, rest["results"].as_array().unwrap().len()),
-        (200, 1)
-    );
+    assert_exports_ask_for_the_epoch(&broker, campaign).await;
     let refused = Viewer::watch(&broker, campaign, 1).await.refusal().await;
     assert!(refused.contains("cannot resume"), "{refused}");
     assert_eq!(told(&broker, campaign).await, (false, false, false, 2));
